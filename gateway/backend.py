@@ -1,0 +1,95 @@
+"""Where the data is: the server that GATEWAY_DATABASE_URL names, or the embedded default with all that it makes for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from gateway import managers, schema
+from gateway.database import connect_arguments
+from gateway.embedded import EmbeddedPostgres
+from gateway.errors import StartupError
+from gateway.managers import NewManager
+from gateway.settings import Settings
+
+DEMO_MANAGERS = (10, 11, 12)
+"""Made on the embedded default alone, for the first command of a new user."""
+
+
+@contextmanager
+def backend(settings: Settings, *, serving: bool = False) -> Iterator[tuple[Settings, str]]:
+    """The settings completed with the token secret, and the address of the database.
+
+    The embedded default is made ready: started (or borrowed from the gateway that runs it), at the current schema, with
+    its secret and its managers. Raises StartupError.
+    """
+    if settings.database_url:
+        yield settings, settings.database_url
+        return
+    data_dir = Path(settings.data_dir).absolute()
+    postgres = EmbeddedPostgres(data_dir)
+    with _owned(postgres) if serving else postgres.borrowed() as dsn:
+        completed = msgspec.structs.replace(settings, token_secret=settings.token_secret or _secret(data_dir))
+        asyncio.run(_prepare(completed, dsn, data_dir))
+        yield completed, dsn
+
+
+def require_secret(settings: Settings) -> None:
+    """Raises StartupError without a token secret: on a shared database each gateway must sign with the same one."""
+    if not settings.token_secret:
+        raise StartupError(
+            "GATEWAY_TOKEN_SECRET is not set: with GATEWAY_DATABASE_URL it must be given, the same for every gateway on "
+            "this database. Make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+
+
+def password_file(data_dir: Path, manager_id: int) -> Path:
+    """Where the embedded default keeps the password of one of its managers."""
+    return data_dir / "passwords" / str(manager_id)
+
+
+@contextmanager
+def _owned(postgres: EmbeddedPostgres) -> Iterator[str]:
+    postgres.start()
+    try:
+        yield postgres.dsn
+    finally:
+        postgres.stop()
+
+
+def _secret(data_dir: Path) -> str:
+    path = data_dir / "token_secret"
+    if not path.exists():
+        _write_private(path, secrets.token_urlsafe(48))
+    return path.read_text().strip()
+
+
+async def _prepare(settings: Settings, dsn: str, data_dir: Path) -> None:
+    db = await schema.connect(connect_arguments(settings, dsn))
+    try:
+        await schema.apply(db)
+        existing = {row["id"] for row in await managers.list_all(db)}
+        if existing:
+            return
+        password_file(data_dir, 0).parent.mkdir(mode=0o700, exist_ok=True)
+        for manager_id in DEMO_MANAGERS:
+            password = secrets.token_urlsafe(12)
+            _write_private(password_file(data_dir, manager_id), password)
+            await managers.add(db, NewManager(id=manager_id, login=str(manager_id)), password)
+    finally:
+        await db.close()
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner reads; whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text + "\n")
+    temporary.rename(path)

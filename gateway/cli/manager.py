@@ -1,0 +1,103 @@
+"""`gateway manager`: adds, lists, disables and enables managers, and sets their passwords."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway import managers
+from gateway.access import SessionType
+from gateway.backend import backend
+from gateway.cli.connect import connected
+from gateway.managers import NewManager
+from gateway.settings import load
+
+_password_file = click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="File of the password, - for standard input; without it you are asked.",
+)
+
+
+@click.group()
+def manager() -> None:
+    """Who may sign in, and with which rights."""
+
+
+@manager.command()
+@click.option("--id", "manager_id", type=int, required=True, help="The manager id.")
+@click.option("--login", required=True, help="The name to sign in with.")
+@click.option(
+    "--type",
+    "type_name",
+    type=click.Choice([kind.name for kind in SessionType], case_sensitive=False),
+    default=SessionType.CRM_MANAGER.name,
+    show_default=True,
+    help="The session type.",
+)
+@click.option("--brand", "brands", multiple=True, required=True, help="A brand; repeat for more, the default one first.")
+@click.option("--desk-mask", default="*", show_default=True, help="Desks covered, like DESK_EU*,!DESK_EU_TEST.")
+@_password_file
+def add(
+    manager_id: int, login: str, type_name: str, brands: tuple[str, ...], desk_mask: str, password_file: Path | None
+) -> None:
+    """Add a manager."""
+    new = NewManager(id=manager_id, login=login, type=SessionType[type_name.upper()], brands=brands, desk_mask=desk_mask)
+    password = _password(password_file)
+    _run(lambda db: managers.add(db, new, password))
+    click.echo(f"Manager {manager_id} added.")
+
+
+@manager.command("list")
+def list_() -> None:
+    """List all managers."""
+    rows = _run(managers.list_all)
+    click.echo(f"{'id':>16}  {'login':<20} {'type':<12} {'state':<9} {'desk mask':<24} brands")
+    for row in rows:
+        state = "disabled" if row["disabled"] else "enabled"
+        kind = SessionType(row["type"]).name
+        brands = ",".join(row["brands"])
+        click.echo(f"{row['id']:>16}  {row['login']:<20} {kind:<12} {state:<9} {row['desk_mask']:<24} {brands}")
+
+
+@manager.command()
+@click.argument("manager_id", type=int)
+def disable(manager_id: int) -> None:
+    """Bar a manager from the next command on."""
+    _run(lambda db: managers.set_disabled(db, manager_id, disabled=True))
+    click.echo(f"Manager {manager_id} disabled.")
+
+
+@manager.command()
+@click.argument("manager_id", type=int)
+def enable(manager_id: int) -> None:
+    """Let a manager in again."""
+    _run(lambda db: managers.set_disabled(db, manager_id, disabled=False))
+    click.echo(f"Manager {manager_id} enabled.")
+
+
+@manager.command()
+@click.argument("manager_id", type=int)
+@_password_file
+def passwd(manager_id: int, password_file: Path | None) -> None:
+    """Set a manager's password and end the manager's sessions."""
+    password = _password(password_file)
+    _run(lambda db: managers.set_password(db, manager_id, password))
+    click.echo(f"Password of manager {manager_id} set; the manager's sessions have ended.")
+
+
+def _password(path: Path | None) -> str:
+    if path is None:
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    with click.open_file(str(path)) as file:
+        return str(file.read()).rstrip("\n")
+
+
+def _run(work: Callable[[Any], Awaitable[Any]]) -> Any:
+    with backend(load(os.environ)) as (settings, dsn):
+        return asyncio.run(connected(settings, dsn, work))

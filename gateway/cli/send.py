@@ -1,0 +1,92 @@
+"""`gateway send`: sends one command and prints its reply."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from gateway.errors import StartupError
+
+REPLY_SECONDS = 30.0
+"""A gateway answers well before this; the published clients give up then."""
+
+
+@click.command()
+@click.argument("command")
+@click.option("--data", default="{}", help="The command's data: JSON, @FILE, or - for standard input.")
+@click.option("--url", envvar="GATEWAY_URL", default="ws://127.0.0.1:8080", show_default=True, help="The gateway.")
+@click.option("--token", envvar="GATEWAY_TOKEN", help="Token to show (GATEWAY_TOKEN), as `gateway token` prints it.")
+@click.option("--login", help="Login to sign in with instead.")
+@click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of its password.")
+@click.option("--ext-id", default="1", show_default=True, help="The frame's extID.")
+def send(
+    command: str,
+    data: str,
+    url: str,
+    token: str | None,
+    login: str | None,
+    password_file: Path | None,
+    ext_id: str,
+) -> None:
+    """Send COMMAND and print its reply.
+
+    Exit code 0 when the reply's status is 200, 1 when it is another, 2 when there was no reply.
+
+    \b
+      gateway send HealthCheck
+      gateway send MngAddCalendarEvent --login 10 --password-file .data/passwords/10 --data @event.json
+    """
+    frame = {"command": command, "extID": ext_id, "data": _data(data)}
+    try:
+        with connect(url, max_size=None, compression=None, proxy=None) as socket:
+            if token is not None:
+                frame["__token"] = token
+            elif login is not None:
+                _sign_in(socket, login, _password(password_file))
+            reply = _exchange(socket, frame)
+    except ConnectionClosed as error:
+        raise StartupError(f"The gateway closed the connection: {error}") from None
+    except (OSError, WebSocketException, TimeoutError) as error:
+        raise StartupError(f"No answer from {url} ({error}): does a gateway run there? See --url.") from None
+    click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2))
+    sys.exit(0 if reply.get("status") == 200 else 1)
+
+
+def _data(text: str) -> Any:
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text()
+        except OSError as error:
+            raise StartupError(f"--data {text}: {error.strerror}") from None
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise StartupError(f"--data is not JSON: {error}") from None
+
+
+def _password(path: Path | None) -> str:
+    if path is None:
+        return str(click.prompt("Password", hide_input=True, err=True))
+    return path.read_text().rstrip("\n")
+
+
+def _sign_in(socket: ClientConnection, login: str, password: str) -> None:
+    reply = _exchange(socket, {"command": "MngLogin", "extID": "sign in", "data": {"login": login, "password": password}})
+    if reply.get("status") != 200:
+        raise StartupError(f"Sign-in as {login} was refused: {reply.get('message')}")
+
+
+def _exchange(socket: ClientConnection, frame: dict[str, Any]) -> dict[str, Any]:
+    socket.send(msgspec.json.encode(frame), text=True)
+    while True:
+        reply: dict[str, Any] = msgspec.json.decode(socket.recv(timeout=REPLY_SECONDS))
+        if "event" not in reply and reply.get("extID") in (frame["extID"], None):
+            return reply

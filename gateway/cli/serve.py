@@ -1,0 +1,116 @@
+"""`gateway serve`: runs a gateway in the foreground until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from gateway import __version__
+from gateway import settings as settings_module
+from gateway.backend import DEMO_MANAGERS, backend, password_file, require_secret
+from gateway.log import Logger, make_logger
+from gateway.server import serve_until
+from gateway.settings import Settings, load
+
+FIRST_EVENT = (
+    '{"brand":"default","desk":"DESK_RETENTION","owner_manager_id":10,"title":"Retention sync","type":3,"priority":1,'
+    '"start_time":1710000000,"end_time":1710003600,"ast_json":{"type":"doc","content":[]},'
+    '"participant_manager_ids":[10,11,12]}'
+)
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (GATEWAY_HOST).")
+@click.option("--port", type=int, help="Port to listen on, 0 for a free one (GATEWAY_PORT).")
+@click.option("--database-url", help="PostgreSQL to use (GATEWAY_DATABASE_URL); without one, an embedded one is started.")
+@click.option("--data-dir", help="Folder of the embedded PostgreSQL (GATEWAY_DATA_DIR).")
+@click.option("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL).")
+def serve(**flags: str | int | None) -> None:
+    """Serve until SIGTERM or Ctrl-C, then drain; a second one stops at once.
+
+    Exit code 0 after a stop that was asked for, 2 when the gateway cannot start.
+    """
+    signal.signal(signal.SIGTERM, _exit)
+    settings = load(os.environ, flags)
+    logger = make_logger(settings)
+    for sentence in settings_module.unknown_variables(os.environ):
+        logger.warning("unknown variable", line=sentence)
+    if settings.database_url:
+        require_secret(settings)
+    with backend(settings, serving=True) as (completed, dsn), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(completed, dsn, logger))
+    logger.info("stopped")
+
+
+async def _serve(settings: Settings, dsn: str, logger: Logger) -> None:
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+
+    def ready(port: int) -> None:
+        logger.info("serving", host=settings.host, port=port, embedded=not settings.database_url)
+        click.echo(_welcome(settings, port))
+        sys.stdout.flush()
+
+    await serve_until(settings, dsn, logger, stop, stop_now, ready)
+
+
+def _welcome(settings: Settings, port: int) -> str:
+    """Address, a login, and the very command to type next."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
+    url = f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+    lines = [f"Gateway {__version__} serves {url}"]
+    if settings.database_url:
+        return "\n".join([*lines, "Ctrl-C stops it."])
+    login = DEMO_MANAGERS[0]
+    password = _relative(password_file(Path(settings.data_dir), login))
+    where = [] if url == "ws://127.0.0.1:8080" else ["--url", url]
+    command = [_program(), "send", "MngAddCalendarEvent", *where, "--login", str(login), "--password-file", password]
+    lines += [
+        f"PostgreSQL is embedded under {_relative(Path(settings.data_dir))}",
+        f"Sign in as login {login}; its password is in {password}",
+        "Type in another terminal:",
+        "",
+        f"  {shlex.join(command)} --data '{FIRST_EVENT}'",
+        "",
+        "Ctrl-C stops it.",
+    ]
+    return "\n".join(lines)
+
+
+def _program() -> str:
+    """How this very program is called from the current folder."""
+    return _relative(Path(sys.argv[0])) if Path(sys.argv[0]).name == "gateway" else "gateway"
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - not to be had on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _exit(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM before the event loop runs: leaves by the same doors, so that the embedded PostgreSQL is stopped."""
+    raise SystemExit(0)

@@ -1,0 +1,50 @@
+"""HealthCheck: says that the gateway answers, and the limits in force. Needs no session and no database."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec import Struct
+
+from gateway import __version__
+from gateway.context import Context
+from gateway.fields import Request
+from gateway.settings import Settings
+
+
+class HealthCheck(Request, frozen=True, kw_only=True):
+    """`data` of HealthCheck: nothing."""
+
+
+class Limits(Struct, frozen=True):
+    """The limits that a client can run into; docs/settings.md explains each."""
+
+    frame_bytes_max: int
+    title_chars_max: int
+    body_bytes_max: int
+    body_nesting_max: int
+    participants_max: int
+    in_flight_max: int
+    unreadable_frames_max: int
+    authentication_seconds: float
+    message_seconds: float
+    outbox_bytes_max: int
+    outbox_stall_seconds: float
+
+
+class HealthCheckReply(Struct, frozen=True):
+    """`time` is the gateway's clock (time_t)."""
+
+    status: str
+    version: str
+    time: int
+    limits: Limits
+
+
+async def health_check(context: Context, _request: HealthCheck) -> HealthCheckReply:
+    """Answers from memory alone; `/readyz` is what asks the database."""
+    return HealthCheckReply("ok", __version__, int(time.time()), _limits(context.services.settings))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(**{name: getattr(settings, name) for name in Limits.__struct_fields__})

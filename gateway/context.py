@@ -1,0 +1,37 @@
+"""What a handler is given: the services of the process, and whose command it is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.access import Access
+from gateway.calendar_store import CalendarStore
+from gateway.errors import CommandError, ErrorCode
+from gateway.passwords import Passwords
+from gateway.sessions import Identity, Sessions
+from gateway.settings import Settings
+from gateway.tokens import Tokens
+
+
+class Services(NamedTuple):
+    """What lives as long as the process."""
+
+    settings: Settings
+    tokens: Tokens
+    sessions: Sessions
+    passwords: Passwords
+    calendar: CalendarStore
+
+
+class Context(NamedTuple):
+    """One command's surroundings. `access` is None only for the commands that need no session."""
+
+    services: Services
+    identity: Identity
+    access: Access | None
+
+    def require_access(self) -> Access:
+        """The access of a command that needs a session; dispatch has seen to it."""
+        if self.access is None:
+            raise CommandError(ErrorCode.UNAUTHORIZED, "no session: sign in first")
+        return self.access

@@ -1,0 +1,158 @@
+"""The pool of database connections: every wait on PostgreSQL has its limit here, and every failure its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from gateway.errors import CommandError, ErrorCode, Outcome, StartupError
+from gateway.settings import Settings
+
+RETRY_AFTER_MS = 1000
+"""A restarted PostgreSQL takes some one second to serve again."""
+
+Row = asyncpg.Record
+
+_LOST = (asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError, OSError, EOFError)
+"""The connection ended before an answer. `ConnectionDoesNotExistError` is asyncpg's own, though its class says PostgreSQL."""
+
+
+class Statement(NamedTuple):
+    """One SQL statement that commits by itself, or changes nothing (`writes` is false)."""
+
+    sql: str
+    writes: bool
+
+
+class Database:
+    """Runs statements, each on a pooled connection. Raises CommandError with the outcome that the contract defines."""
+
+    def __init__(self, pool: asyncpg.Pool[Row], settings: Settings) -> None:
+        self._pool = pool
+        self._acquire_seconds = settings.db_acquire_seconds
+
+    async def fetch(self, statement: Statement, *args: object) -> list[Row]:
+        """All rows of the statement.
+
+        Once its bytes may have left for PostgreSQL, a write whose answer is lost has the outcome `unknown`. What
+        PostgreSQL answered with an error, and what never left, is `not_executed`. A prepared statement leaves as one
+        message, and statements are prepared when a connection opens, so nothing leaves before the statement itself.
+        """
+        async with self._connection() as db:
+            try:
+                prepared = await db.prepare(statement.sql)
+            except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+                raise failure_of(error, Outcome.NOT_EXECUTED) from error
+            try:
+                rows: list[Row] = await prepared.fetch(*args)
+            except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+                raise failure_of(error, Outcome.UNKNOWN if statement.writes else Outcome.NOT_EXECUTED) from error
+            return rows
+
+    async def fetch_row(self, statement: Statement, *args: object) -> Row | None:
+        """The first row of the statement, or None."""
+        rows = await self.fetch(statement, *args)
+        return rows[0] if rows else None
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        try:
+            db = await self._pool.acquire(timeout=self._acquire_seconds)
+        except TimeoutError as error:
+            raise _no_service("no database connection was free in time") from error
+        except (asyncpg.PostgresError, *_LOST) as error:
+            raise _no_service("the database cannot be reached") from error
+        try:
+            yield db
+        finally:
+            # A connection that cannot be given back has been terminated; the answer to the command stands as it is.
+            with suppress(TimeoutError, asyncpg.PostgresError, *_LOST):
+                await self._pool.release(db, timeout=self._acquire_seconds)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, dsn: str, warm: Sequence[Statement] = ()) -> AsyncIterator[Database]:
+    """A pool on `dsn` with `warm` prepared on every connection. Raises StartupError when PostgreSQL cannot be reached."""
+
+    async def prepare(db: Any) -> None:
+        for statement in warm:
+            await db.prepare(statement.sql)
+
+    try:
+        pool = await asyncpg.create_pool(
+            min_size=1,
+            max_size=settings.db_connections_max,
+            max_inactive_connection_lifetime=0,
+            max_queries=2**62,
+            init=prepare,
+            reset=_keep,
+            **connect_arguments(settings, dsn),
+        )
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise unreachable(error) from error
+    try:
+        yield Database(pool, settings)
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), settings.db_command_seconds)
+        except TimeoutError:
+            pool.terminate()
+
+
+def connect_arguments(settings: Settings, dsn: str) -> dict[str, Any]:
+    """How every database connection of the gateway is opened: with its limits, and with commits that wait for the disk."""
+    return {
+        "dsn": dsn,
+        "timeout": settings.db_connect_seconds,
+        "command_timeout": settings.db_command_seconds,
+        "max_cached_statement_lifetime": 0,
+        "server_settings": {
+            "application_name": "crm-gateway",
+            "synchronous_commit": "on",
+            "statement_timeout": _ms(settings.db_statement_seconds),
+            "lock_timeout": _ms(settings.db_lock_seconds),
+            "idle_in_transaction_session_timeout": _ms(settings.db_idle_transaction_seconds),
+            # The plans hardly depend on the values, and planning each time costs more than running.
+            "plan_cache_mode": "force_generic_plan",
+            "jit": "off",
+        },
+    }
+
+
+def unreachable(error: BaseException) -> StartupError:
+    """The message for a database that does not answer; without the error's own text, which may hold a password."""
+    return StartupError(
+        f"The database cannot be reached ({type(error).__name__}): check GATEWAY_DATABASE_URL "
+        "(host, port, user, password, database name) and that PostgreSQL runs."
+    )
+
+
+def failure_of(error: BaseException, lost: Outcome) -> CommandError:
+    """The answer to a database error; `lost` is the outcome when no answer came at all."""
+    if isinstance(error, TimeoutError):
+        return CommandError(ErrorCode.TIMEOUT, "the database did not answer in time", outcome=lost)
+    if isinstance(error, _LOST):
+        return _no_service("the connection to the database was lost", outcome=lost)
+    assert isinstance(error, asyncpg.PostgresError)
+    state = error.sqlstate or ""
+    if state in ("57014", "55P03"):  # query_canceled by statement_timeout, lock_not_available by lock_timeout
+        return CommandError(ErrorCode.TIMEOUT, "the database took too long and gave the command up")
+    if state[:2] in ("08", "40", "53", "57", "58", "25"):  # gone, conflict, full, shutting down, disk, read-only
+        return _no_service("the database cannot do this now")
+    raise error
+
+
+def _no_service(message: str, outcome: Outcome = Outcome.NOT_EXECUTED) -> CommandError:
+    return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=RETRY_AFTER_MS)
+
+
+async def _keep(_db: object) -> None:
+    """Nothing to reset on release: no statement of the gateway leaves anything behind in its database session."""
+
+
+def _ms(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"

@@ -1,0 +1,224 @@
+"""Bytes in, bytes out: finds the command of a message, checks the session, runs the handler, and turns errors into replies.
+
+`read` is called in the order the messages arrive; `answer` may run beside others. Neither touches a socket.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import NamedTuple
+
+import asyncpg
+import msgspec
+
+from gateway import faults, wire
+from gateway.access import Access
+from gateway.commands.table import COMMANDS, Command
+from gateway.context import Context, Services
+from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome, quoted
+from gateway.log import CommandLog, place_of
+from gateway.sessions import Identity, StaleAccessError
+from gateway.tokens import InvalidTokenError, Session
+from gateway.wire import Authorization, BadFrameError, Frame
+
+DECISIONS_MAX = 5
+"""Times a command is decided anew because managers or sessions changed meanwhile, before it is answered with 503."""
+
+
+class Reply(NamedTuple):
+    """An answer as JSON. `ends_session`: the socket's own session is over. `unreadable`: the frame had no extID."""
+
+    payload: bytes
+    ends_session: bool = False
+    unreadable: bool = False
+
+
+class Pending(NamedTuple):
+    """A command that was read and is yet to be answered, with the session of the moment it was read."""
+
+    frame: Frame
+    fault: CommandError | None
+    session: Session | None
+    started: float
+
+
+class Dispatch:
+    """Answers messages. `draining` makes every further command fail with NO_SERVICE."""
+
+    def __init__(self, services: Services, log: CommandLog) -> None:
+        self._services = services
+        self._log = log
+        self.draining = False
+
+    def read(self, message: str, identity: Identity) -> Pending | Authorization | Reply:
+        """Decodes a message; what cannot become a command is answered here."""
+        started = time.perf_counter()
+        try:
+            found = wire.read(message)
+        except BadFrameError as bad:
+            ext_id = None if bad.ext_id == b"null" else bad.ext_id.decode()
+            self._log_failure("", ext_id, None, started, bad.error)
+            return Reply(wire.failure(bad.ext_id, bad.error), unreadable=ext_id is None)
+        if isinstance(found, Authorization):
+            return found
+        return Pending(*found, identity.session, started)
+
+    async def answer(self, pending: Pending, identity: Identity) -> Reply:
+        """Runs the command and builds its one reply; every error that a handler raises ends here."""
+        frame = pending.frame
+        ext_id = wire.encode_ext_id(frame.ext_id)
+        manager_id: int | None = None
+        session: Session | None = None
+        error: CommandError
+        try:
+            command = self._command_of(frame)
+            session = self._session_of(pending) if command.needs != "nothing" else None
+            manager_id = session.manager_id if session else None
+            data = await self._run(command, frame, pending.fault, session, identity)
+        except CommandError as raised:
+            error = raised
+            self._log_failure(frame.command, frame.ext_id, manager_id, pending.started, error)
+        except Exception as raised:  # the one place where a bug becomes a reply
+            error = self._internal(frame, manager_id, pending.started, raised)
+        else:
+            self._log.success(frame.command, frame.ext_id, manager_id, pending.started)
+            return Reply(wire.success(ext_id, data))
+        ends = error.code is ErrorCode.UNAUTHORIZED and session is not None and session is identity.session
+        return Reply(wire.failure(ext_id, error), ends_session=ends)
+
+    async def authorize(self, token: str, identity: Identity) -> bool:
+        """Takes a proof for the socket; a renewal must be of the same manager. False when the proof is refused.
+
+        Raises CommandError when the database cannot say whether the session is live.
+        """
+        try:
+            session = self._services.tokens.session_of(token)
+        except InvalidTokenError:
+            return False
+        if identity.session is not None and identity.session.manager_id != session.manager_id:
+            return False
+        try:
+            await self._fresh_access(session)
+        except CommandError as error:
+            if error.code is ErrorCode.UNAUTHORIZED:
+                return False
+            raise
+        identity.open(session)
+        return True
+
+    def _command_of(self, frame: Frame) -> Command:
+        if frame.idempotency_key is not None:
+            raise CommandError(
+                ErrorCode.BAD_REQUEST, "idempotencyKey is not supported by this version: leave it out, nothing was done"
+            )
+        if self.draining:
+            raise CommandError(ErrorCode.NO_SERVICE, "the gateway is stopping", retry_after_ms=wire.spread_ms(500, 3000))
+        command = COMMANDS.get(frame.command)
+        if command is None:
+            raise CommandError(ErrorCode.INVALID_METHOD, f"no such command: {quoted(frame.command)}")
+        return command
+
+    def _session_of(self, pending: Pending) -> Session:
+        token = pending.frame.token
+        if token is None:
+            if pending.session is None:
+                raise CommandError(ErrorCode.UNAUTHORIZED, "no session: sign in first")
+            return pending.session
+        try:
+            return self._services.tokens.session_of(token)
+        except InvalidTokenError:
+            raise CommandError(ErrorCode.UNAUTHORIZED, "__token is not valid: it is wrong or expired") from None
+
+    async def _run(
+        self, command: Command, frame: Frame, fault: CommandError | None, session: Session | None, identity: Identity
+    ) -> bytes:
+        """The reply's data. Decides anew whenever the access that the decision rests on has changed meanwhile."""
+        if session is None:
+            return await self._handle(command, frame, fault, Context(self._services, identity, None))
+        for _ in range(DECISIONS_MAX):
+            access = await self._services.sessions.access_of(session)
+            identity.proved = True
+            try:
+                return await self._handle_confirmed(command, frame, fault, Context(self._services, identity, access))
+            except StaleAccessError:
+                continue
+        raise CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=1000)
+
+    async def _handle_confirmed(self, command: Command, frame: Frame, fault: CommandError | None, context: Context) -> bytes:
+        """A refusal is given only to a session that is still live: its reason may have been found without the database."""
+        access = context.require_access()
+        try:
+            if command.needs == "calendar":
+                access.require_calendar()
+            return await self._handle(command, frame, fault, context)
+        except CommandError as error:
+            if ERRORS[error.code].status < 500:
+                await self._services.sessions.confirm(access)
+            raise
+
+    async def _handle(self, command: Command, frame: Frame, fault: CommandError | None, context: Context) -> bytes:
+        if fault is not None:
+            raise fault
+        request = _decoded(command, frame)
+        return wire.encode(await command.handler(context, request))
+
+    async def _fresh_access(self, session: Session) -> Access:
+        """The access as the database has it now."""
+        while True:
+            access = await self._services.sessions.access_of(session)
+            try:
+                await self._services.sessions.confirm(access)
+            except StaleAccessError:
+                continue
+            return access
+
+    def _log_failure(
+        self, command: str, ext_id: str | int | None, manager_id: int | None, started: float, error: CommandError
+    ) -> None:
+        what = {"cause": type(error.__cause__).__qualname__} if error.__cause__ is not None else {}
+        self._log.failure(
+            command,
+            ext_id,
+            manager_id,
+            started,
+            error=error.code,
+            status=ERRORS[error.code].status,
+            field=error.field,
+            outcome=error.outcome,
+            **what,
+        )
+
+    def _internal(self, frame: Frame, manager_id: int | None, started: float, raised: Exception) -> CommandError:
+        """What PostgreSQL refused was not executed; of any other bug nobody knows how far it came."""
+        error_id = secrets.token_hex(6)
+        outcome = Outcome.NOT_EXECUTED if isinstance(raised, asyncpg.PostgresError) else Outcome.UNKNOWN
+        error = CommandError(ErrorCode.INTERNAL, f"internal error {error_id}: tell the operator", outcome=outcome)
+        self._log.failure(
+            frame.command,
+            frame.ext_id,
+            manager_id,
+            started,
+            error=error.code,
+            status=500,
+            outcome=outcome,
+            error_id=error_id,
+            **place_of(raised),
+        )
+        return error
+
+
+def _decoded(command: Command, frame: Frame) -> object:
+    """The request. Raises CommandError that names the field."""
+    try:
+        return command.decode(frame.data)
+    except msgspec.ValidationError as error:
+        again = faults.without_repeats(frame.data)
+        if again is None:
+            raise faults.fault_of(error, command.request) from None
+    except RecursionError:
+        raise CommandError(ErrorCode.TOO_LARGE, "data is nested too deep") from None
+    try:
+        return command.decode(again)
+    except msgspec.ValidationError as error:
+        raise faults.fault_of(error, command.request) from None

@@ -1,0 +1,154 @@
+"""Turns what the decoder says of a bad request into an error that names the field and the fix.
+
+The texts are msgspec's own, whose version is pinned; tests/test_faults.py holds each of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from gateway.errors import CommandError, ErrorCode, quoted
+from gateway.fields import TIME_MAX
+
+_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
+_WRONG_TYPE = re.compile(r"^Expected `(?P<right>[^`]*)`, got `(?P<given>[^`]*)`$")
+_BOUND = re.compile(r"^Expected `(?P<kind>\w+)` (?P<bound>[<>]=? -?\d+)$")
+_PATTERN = re.compile(r"^Expected `str` matching regex (?P<regex>.*)$", re.DOTALL)
+
+_WORDS = {
+    "int": "an integer",
+    "str": "a string",
+    "bool": "a boolean",
+    "float": "a number with a fraction",
+    "null": "null",
+    "array": "an array",
+    "object": "an object",
+}
+_PATTERNS = {r"'\\S'": "must not be blank"}
+_CODE = "must be up to 64 of the characters A-Z a-z 0-9 _ . -"
+
+
+def fault_of(error: msgspec.ValidationError, request: type[msgspec.Struct]) -> CommandError:
+    """The answer to a request that the decoder refused."""
+    place = _PLACE.match(str(error))
+    assert place is not None
+    what, path = place["what"], (place["path"] or "").lstrip(".")
+    if missing := _MISSING.match(what):
+        return _required(_joined(path, missing["name"]))
+    if unknown := _UNKNOWN.match(what):
+        return _unknown(path, unknown["name"], request)
+    if (wrong := _WRONG_TYPE.match(what)) and wrong["given"] == "null" and not path.endswith("]"):
+        return _required(path)
+    return CommandError(ErrorCode.INVALID_DATA, f"{path} {_right(what)}", field=path)
+
+
+def text_fault(data: Any) -> CommandError | None:
+    """What is wrong with the text anywhere in `data`: a NUL, which PostgreSQL cannot store, or half of a surrogate pair."""
+    found = _bad_text(data, "")
+    if found is None:
+        return None
+    path, what = found
+    return CommandError(ErrorCode.INVALID_DATA, f"{path or 'data'} contains {what}; leave it out", field=path or None)
+
+
+def nesting_fault(field: str, text: str, nesting_max: int) -> CommandError | None:
+    """Refuses JSON text that is nested deeper than `nesting_max`. Counting brackets skips the walk for nearly all text."""
+    if text.count("[") + text.count("{") <= nesting_max or depth_of(text) <= nesting_max:
+        return None
+    return CommandError(ErrorCode.TOO_LARGE, f"{field} is nested deeper than {nesting_max}", field=field)
+
+
+def depth_of(text: str) -> int:
+    """How deep valid JSON text is nested, found without recursion."""
+    depth = deepest = 0
+    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
+        if match[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif match[0] in "]}":
+            depth -= 1
+    return deepest
+
+
+def without_repeats(data: msgspec.Raw) -> bytes | None:
+    """The same object with the last of each repeated key; None when no key repeats.
+
+    The decoder judges every repeat, the contract only the last.
+    """
+    repeats = False
+
+    def last_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal repeats
+        last = dict(pairs)
+        repeats = repeats or len(last) < len(pairs)
+        return last
+
+    try:
+        value = json.loads(bytes(data), object_pairs_hook=last_of)
+    except ValueError:  # an integer of more than 4,300 digits
+        return None
+    return json.dumps(value, ensure_ascii=False).encode() if repeats else None
+
+
+def _required(path: str) -> CommandError:
+    return CommandError(ErrorCode.FIELD_REQUIRED, f"{path} is required", field=path)
+
+
+def _unknown(path: str, name: str, request: type[msgspec.Struct]) -> CommandError:
+    known = [field.encode_name for field in msgspec.structs.fields(request) if not field.encode_name.startswith("__")]
+    near = difflib.get_close_matches(name, known, n=1) if not path else []
+    hint = f"; did you mean {near[0]}?" if near else ("; known are " + ", ".join(known) if known and not path else "")
+    cut = quoted(name).strip("`")
+    return CommandError(ErrorCode.INVALID_DATA, f"{_joined(path, cut)} is not a known field{hint}", field=_joined(path, cut))
+
+
+def _right(what: str) -> str:
+    if wrong := _WRONG_TYPE.match(what):
+        right = [_WORDS.get(kind, kind) for kind in wrong["right"].split(" | ") if kind != "null"]
+        return f"must be {' or '.join(right)}, not {_WORDS.get(wrong['given'], wrong['given'])}"
+    if bound := _BOUND.match(what):
+        if bound["bound"] == f"<= {TIME_MAX}":
+            return f"must be before the year 10000 (<= {TIME_MAX}): send seconds, this looks like milliseconds"
+        return f"must be {_WORDS.get(bound['kind'], bound['kind'])} {bound['bound']}"
+    if pattern := _PATTERN.match(what):
+        return _PATTERNS.get(pattern["regex"], _CODE)
+    return f"is out of range: {what}" if "out of range" in what else f"is wrong: {what}"
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _bad_text(value: Any, path: str) -> tuple[str, str] | None:
+    """Where the first bad text is, searched without recursion: the frame may be nested as deep as the parser allows."""
+    pending = [(value, path)]
+    while pending:
+        value, path = pending.pop()
+        if isinstance(value, str):
+            if what := _text_fault(value):
+                return path, what
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                if what := _text_fault(key):
+                    return path, what + " in a key"
+                pending.append((item, _joined(path, key)))
+        elif isinstance(value, list):
+            pending += [(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    return None
+
+
+def _text_fault(text: str) -> str | None:
+    if "\0" in text:
+        return "a NUL character (\\u0000)"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "an unpaired surrogate (half of a character beyond U+FFFF)"
+    return None

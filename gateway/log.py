@@ -1,0 +1,147 @@
+"""Log lines: structlog, one canonical line for each command. Never data, tokens or passwords, at any level."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+import time
+import traceback
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+
+from gateway.settings import Settings
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+REPEATS_MAX = 5
+"""Lines of one event and kind let through in each REPEATS_SECONDS; the next one let through counts those left out."""
+REPEATS_SECONDS = 10.0
+UNLIMITED = frozenset(("command",))
+"""Each command's failure is logged, however often: it is one line, and what an operator counts."""
+FRAMES_MAX = 8
+
+Logger = structlog.typing.FilteringBoundLogger
+EventDict = MutableMapping[str, Any]
+
+
+def make_logger(settings: Settings, stream: TextIO | None = None) -> Logger:
+    """The logger of the process; JSON lines unless the stream is a terminal. Standard library loggers join it."""
+    stream = stream or sys.stderr
+    console = settings.log_format == "console" or (settings.log_format == "auto" and stream.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else _json
+    logger: Logger = structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        processors=[_limit_repeats(), structlog.processors.add_log_level, _stamp, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
+    )
+    _join_libraries(logger)
+    return logger
+
+
+class CommandLog:
+    """Writes the canonical line of each command: all failures, and a share of the successes."""
+
+    def __init__(self, logger: Logger, settings: Settings) -> None:
+        self._logger = logger
+        self._success_ratio = settings.log_success_ratio
+
+    def success(self, command: str, ext_id: str | int, manager_id: int | None, started: float) -> None:
+        """`started` is of time.perf_counter()."""
+        if random.random() < self._success_ratio:  # noqa: S311 - picks a sample, guards nothing
+            self._logger.info(
+                "command",
+                command=command,
+                ext_id=ext_id,
+                manager_id=manager_id,
+                outcome="ok",
+                duration_ms=_ms_since(started),
+            )
+
+    def failure(self, command: str, ext_id: str | int | None, manager_id: int | None, started: float, **what: object) -> None:
+        """`what` says the error, its status, field and outcome."""
+        self._logger.warning(
+            "command",
+            command=command[:64],
+            ext_id=ext_id,
+            manager_id=manager_id,
+            duration_ms=_ms_since(started),
+            **what,
+        )
+
+
+def place_of(error: BaseException) -> dict[str, object]:
+    """Class, SQLSTATE, constraint and stack of an error. Its text is left out: libraries quote values in it."""
+    place: dict[str, object] = {"exception": type(error).__qualname__}
+    for name in ("sqlstate", "constraint_name"):
+        if value := getattr(error, name, None):
+            place[name] = value
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES_MAX:]
+    place["at"] = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+    if error.__cause__ is not None:
+        place["cause"] = type(error.__cause__).__qualname__
+    return place
+
+
+def _join_libraries(logger: Logger) -> None:
+    """Libraries' own lines, from warnings up only: below that they log tokens and bodies, whatever our level is."""
+    handler = _LibraryHandler(logger)
+    for name in ("websockets", "asyncpg", "asyncio"):
+        library = logging.getLogger(name)
+        library.handlers[:] = [handler]
+        library.propagate = False
+        library.setLevel(logging.WARNING)
+
+
+class _LibraryHandler(logging.Handler):
+    """Passes a library's line on without its arguments, which may hold a client's data."""
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        what = place_of(record.exc_info[1]) if record.exc_info and record.exc_info[1] else {}
+        self._logger.warning("library", library=record.name, line=str(record.msg)[:200], **what)
+
+
+def _limit_repeats() -> Any:
+    """Lets a few lines of one event through in each window, so that a fault that repeats cannot fill a disk."""
+    seen: dict[tuple[object, ...], list[float]] = {}
+
+    def limit(_logger: object, method: str, event: EventDict) -> EventDict:
+        if event["event"] in UNLIMITED or method in ("debug", "info"):
+            return event
+        key = (event["event"], event.get("line"), event.get("exception"))
+        now = time.monotonic()
+        window = seen.setdefault(key, [now, 0, 0])
+        if now - window[0] >= REPEATS_SECONDS:
+            left_out = int(window[2])
+            window[:] = [now, 0, 0]
+            if left_out:
+                event["left_out"] = left_out
+        window[1] += 1
+        if window[1] > REPEATS_MAX:
+            window[2] += 1
+            raise structlog.DropEvent
+        return event
+
+    return limit
+
+
+def _stamp(_logger: object, _method: str, event: EventDict) -> EventDict:
+    event["time"] = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{int(time.time() * 1000) % 1000:03d}Z"
+    return event
+
+
+def _json(_logger: object, _method: str, event: EventDict) -> str:
+    try:
+        return msgspec.json.encode(event, enc_hook=str).decode()
+    except UnicodeEncodeError:  # half a surrogate pair in an extID
+        return msgspec.json.encode({key: repr(value) for key, value in event.items()}).decode()
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

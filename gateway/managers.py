@@ -1,0 +1,109 @@
+"""Managers as the command line keeps them: adding, listing, disabling, passwords. Signing in is in sessions.py."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import asyncpg
+from msgspec import Struct
+
+from gateway.access import SessionType
+from gateway.errors import StartupError
+from gateway.fields import INTEGER_MAX
+from gateway.passwords import PASSWORD_CHARS_MAX, hash_password
+
+_BRAND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MASK = re.compile(r"[A-Za-z0-9_.*!, -]*")
+
+
+class NewManager(Struct, frozen=True, kw_only=True):
+    """A manager to add. The first brand is the one that events get which name none."""
+
+    id: int
+    login: str
+    type: int = SessionType.CRM_MANAGER
+    brands: tuple[str, ...] = ("default",)
+    desk_mask: str = "*"
+
+
+async def add(db: Any, manager: NewManager, password: str) -> None:
+    """Stores a manager. Raises StartupError that names what is wrong, or the id or login that is taken."""
+    _check(manager, password)
+    try:
+        await db.execute(
+            "INSERT INTO manager (id, login, password_hash, type, brands, desk_mask) VALUES ($1, $2, $3, $4, $5, $6)",
+            manager.id,
+            manager.login,
+            hash_password(password),
+            int(manager.type),
+            list(manager.brands),
+            manager.desk_mask,
+        )
+    except asyncpg.UniqueViolationError as error:
+        what = "login" if error.constraint_name == "manager_login_is_unique" else "id"
+        raise StartupError(f"A manager with this {what} exists already: choose another --{what}.") from None
+
+
+async def list_all(db: Any) -> list[asyncpg.Record]:
+    """Every manager without the password hash, by id."""
+    rows: list[asyncpg.Record] = await db.fetch("SELECT id, login, type, brands, desk_mask, disabled FROM manager ORDER BY id")
+    return rows
+
+
+async def set_disabled(db: Any, manager_id: int, *, disabled: bool) -> None:
+    """Bars a manager from the next command on, or lets the manager in again."""
+    done = await db.fetchval("UPDATE manager SET disabled = $2 WHERE id = $1 RETURNING id", manager_id, disabled)
+    if done is None:
+        raise _unknown(manager_id)
+
+
+async def set_password(db: Any, manager_id: int, password: str) -> None:
+    """Stores a new password and ends the manager's sessions: who knew the old one is out."""
+    _check_password(password)
+    done = await db.fetchval(
+        """
+        WITH changed AS (UPDATE manager SET password_hash = $2 WHERE id = $1 RETURNING id),
+        ended AS (
+            UPDATE session SET revoked_time = extract(epoch FROM now())
+            WHERE manager_id = $1 AND revoked_time = 0)
+        SELECT id FROM changed
+        """,
+        manager_id,
+        hash_password(password),
+    )
+    if done is None:
+        raise _unknown(manager_id)
+
+
+async def require(db: Any, manager_id: int) -> None:
+    """Raises StartupError when there is no such manager, or a disabled one."""
+    disabled = await db.fetchval("SELECT disabled FROM manager WHERE id = $1", manager_id)
+    if disabled is None:
+        raise _unknown(manager_id)
+    if disabled:
+        raise StartupError(f"Manager {manager_id} is disabled: gateway manager enable {manager_id}")
+
+
+def _check(manager: NewManager, password: str) -> None:
+    _check_password(password)
+    if not 1 <= manager.id <= INTEGER_MAX:
+        raise StartupError(f"--id {manager.id} must be from 1 to {INTEGER_MAX}.")
+    if not manager.login.strip() or len(manager.login) > 128 or "\0" in manager.login:
+        raise StartupError("--login must be 1 to 128 characters, and not blank.")
+    if not manager.brands:
+        raise StartupError("--brand is required: a manager without a brand sees nothing.")
+    for brand in manager.brands:
+        if not _BRAND.fullmatch(brand):
+            raise StartupError(f"--brand {brand!r} must be up to 64 of the characters A-Z a-z 0-9 _ . -")
+    if not _MASK.fullmatch(manager.desk_mask):
+        raise StartupError(f"--desk-mask {manager.desk_mask!r} must be like DESK_EU*,!DESK_EU_TEST")
+
+
+def _check_password(password: str) -> None:
+    if not 1 <= len(password) <= PASSWORD_CHARS_MAX:
+        raise StartupError(f"The password must be 1 to {PASSWORD_CHARS_MAX} characters long.")
+
+
+def _unknown(manager_id: int) -> StartupError:
+    return StartupError(f"There is no manager {manager_id}: see gateway manager list")

@@ -1,0 +1,65 @@
+"""Password hashes (argon2id), computed off the event loop in a small pool with a short queue."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from gateway.errors import CommandError, ErrorCode
+from gateway.settings import Settings
+
+T = TypeVar("T")
+
+PASSWORD_CHARS_MAX = 1024
+"""A longer password is refused before it is hashed: it would cost time and add no strength."""
+
+_hasher = PasswordHasher()
+"""RFC 9106's second recommendation: 64 MiB, 3 passes, 4 lanes."""
+
+
+def hash_password(password: str) -> str:
+    """The hash to store, some 50 ms of work: on the event loop only in a command-line tool."""
+    return _hasher.hash(password)
+
+
+class Passwords:
+    """Checks passwords in worker threads. Close it with `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pool = ThreadPoolExecutor(settings.password_workers, thread_name_prefix="password")
+        self._free = settings.password_workers + settings.password_queue_max
+        self._dummy = hash_password(secrets.token_hex(16))
+
+    async def matches(self, password: str, stored: str | None) -> bool:
+        """Whether the password is the one that was hashed. With nothing stored it costs the same and is false.
+
+        Raises CommandError NO_SERVICE when too many already wait.
+        """
+        matched = await self._run(lambda: _verified(stored or self._dummy, password))
+        return matched and stored is not None
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._free == 0:
+            raise CommandError(ErrorCode.NO_SERVICE, "too many sign-ins at once", retry_after_ms=1000)
+        self._free -= 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._free += 1
+
+    def close(self) -> None:
+        """Ends the threads; sign-ins still waiting are dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _verified(stored: str, password: str) -> bool:
+    try:
+        return _hasher.verify(stored, password)
+    except (VerificationError, InvalidHashError):
+        return False

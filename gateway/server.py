@@ -1,0 +1,204 @@
+"""The composition root: builds everything, owns the order of start and stop, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from gateway import calendar_store, schema, sessions, wire
+from gateway.calendar_store import CalendarStore
+from gateway.connection import Connection
+from gateway.context import Services
+from gateway.database import Database, Statement, connect_arguments, open_database
+from gateway.dispatch import Dispatch
+from gateway.errors import CloseCode, CommandError, StartupError
+from gateway.handshake import Pages, select_subprotocol
+from gateway.log import CommandLog, Logger
+from gateway.passwords import Passwords
+from gateway.sessions import Sessions
+from gateway.settings import Settings
+from gateway.sweeper import sweep_forever
+from gateway.tokens import Tokens
+from gateway.watched_socket import WatchedSocket
+
+STATEMENTS = (*sessions.STATEMENTS, *calendar_store.STATEMENTS)
+CLOSING_SHARE = 0.2
+"""Of the drain time, what is kept for closing the sockets, spread out so that clients do not come back at once."""
+CLOSED_AT_ONCE = 100
+"""Sockets closed in one go; some 10 ms of work."""
+READY_CACHE_SECONDS = 0.5
+"""How old the answer of `/readyz` may be: whoever asks often costs the database nothing."""
+_VERSION = Statement("SELECT max(version) AS version FROM schema_version", writes=False)
+
+
+class Gateway:
+    """A running gateway. `port` is the one in use."""
+
+    def __init__(self, settings: Settings, services: Services, db: Database, logger: Logger) -> None:
+        self._settings = settings
+        self._logger = logger
+        self._db = db
+        self._dispatch = Dispatch(services, CommandLog(logger, settings))
+        self._pages = Pages(self._ready)
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._readiness: tuple[float, str | None] = (-READY_CACHE_SECONDS, None)
+        self._tasks: asyncio.TaskGroup
+        self._server: Server
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Listens until left; sockets still open then are aborted. Raises StartupError when the port is taken."""
+        async with asyncio.TaskGroup() as self._tasks:
+            sweeper = self._tasks.create_task(sweep_forever(self._connections, self._settings))
+            try:
+                self._server = await serve(self._serve, self._settings.host, self._settings.port, **self._arguments())
+            except OSError as error:
+                sweeper.cancel()
+                raise StartupError(
+                    f"Cannot listen on {self._settings.host}:{self._settings.port} ({error.strerror}): "
+                    "set GATEWAY_HOST and GATEWAY_PORT to a free address."
+                ) from None
+            try:
+                yield
+            finally:
+                for connection in tuple(self._connections):
+                    connection.abort()
+                for handler in tuple(self._server.handler_tasks):
+                    handler.cancel()
+                self._server.close()
+                await self._server.wait_closed()
+                sweeper.cancel()
+
+    async def drain(self) -> None:
+        """Stops as section 6.5 of the contract says, within the drain time.
+
+        Readiness goes red and new sockets are refused; every client is told; commands in flight are answered, later
+        ones refused; then sockets close with 1012, one after the other.
+        """
+        self._logger.info("draining", connections=len(self._connections))
+        self._pages.draining = self._dispatch.draining = True
+        closing_seconds = self._settings.drain_seconds * CLOSING_SHARE
+        deadline = asyncio.get_running_loop().time() + self._settings.drain_seconds - closing_seconds
+        for connection in tuple(self._connections):
+            connection.tell(wire.drain_notice(wire.spread_ms(1000, 1000 + int(self._settings.drain_seconds * 1000))))
+        try:
+            async with asyncio.timeout_at(deadline):
+                for connection in tuple(self._connections):
+                    await connection.settled()
+        except TimeoutError:
+            self._logger.warning("drain time is over with commands in flight")
+        await self._close_spread(closing_seconds)
+
+    async def _close_spread(self, closing_seconds: float) -> None:
+        """Closes the sockets one after the other over half the time; the other half is for the closing handshakes."""
+        connections = tuple(self._connections)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(closing_seconds):
+                for number, connection in enumerate(connections, start=1):
+                    connection.end(CloseCode.SERVICE_RESTART, "the gateway restarts: come back")
+                    if number % CLOSED_AT_ONCE == 0:
+                        await asyncio.sleep(closing_seconds / 2 * CLOSED_AT_ONCE / len(connections))
+                await self._empty.wait()
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        assert isinstance(socket, WatchedSocket)
+        if len(self._connections) >= self._settings.connections_max:
+            await socket.close(CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
+            return
+        connection = Connection(socket, self._dispatch, self._settings, self._tasks.create_task)
+        self._connections.add(connection)
+        self._empty.clear()
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            if not self._connections:
+                self._empty.set()
+
+    async def _ready(self) -> str | None:
+        """What keeps the gateway from serving commands, or None."""
+        asked_at, wrong = self._readiness
+        if time.monotonic() - asked_at >= READY_CACHE_SECONDS:
+            wrong = await self._find_wrong()
+            self._readiness = (time.monotonic(), wrong)
+        return wrong
+
+    async def _find_wrong(self) -> str | None:
+        try:
+            row = await self._db.fetch_row(_VERSION)
+        except CommandError as error:
+            return error.message
+        if row is None or row["version"] != schema.current_version():
+            return "the database schema has another version"
+        return None
+
+    def _arguments(self) -> dict[str, Any]:
+        return socket_arguments(self._settings) | {"process_request": self._pages}
+
+
+def socket_arguments(settings: Settings) -> dict[str, Any]:
+    """How websockets serves every socket. Compression is off: it costs 33 KiB a socket and more time than it saves."""
+    return {
+        "create_connection": WatchedSocket,
+        "origins": [None, *settings.origins],
+        "select_subprotocol": select_subprotocol,
+        "compression": None,
+        "server_header": None,
+        "open_timeout": settings.handshake_seconds,
+        "ping_interval": None,
+        "ping_timeout": None,
+        "close_timeout": None,
+        "max_size": settings.frame_bytes_max,
+    }
+
+
+@asynccontextmanager
+async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> AsyncIterator[Gateway]:
+    """A gateway that serves. Raises StartupError when the database is away or of another version."""
+    db_connection = await schema.connect(connect_arguments(settings, dsn))
+    try:
+        await schema.check(db_connection)
+    finally:
+        await db_connection.close()
+    passwords = Passwords(settings)
+    try:
+        async with open_database(settings, dsn, STATEMENTS) as db:
+            session_store = Sessions(db, settings.session_seconds)
+            calendar = CalendarStore(db, session_store)
+            services = Services(settings, Tokens(settings), session_store, passwords, calendar)
+            gateway = Gateway(settings, services, db, logger)
+            async with gateway.serving():
+                yield gateway
+    finally:
+        passwords.close()
+
+
+async def serve_until(
+    settings: Settings,
+    dsn: str,
+    logger: Logger,
+    stop: asyncio.Event,
+    stop_now: asyncio.Event,
+    ready: Callable[[int], None],
+) -> None:
+    """Serves until `stop`, then drains; `stop_now` ends it at once. `ready` is called with the port."""
+    async with running_gateway(settings, dsn, logger) as gateway:
+        ready(gateway.port)
+        await stop.wait()
+        async with asyncio.TaskGroup() as tasks:
+            steps = tasks.create_task(gateway.drain()), tasks.create_task(stop_now.wait())
+            await asyncio.wait(steps, return_when=asyncio.FIRST_COMPLETED)
+            for task in steps:
+                task.cancel()

@@ -1,0 +1,160 @@
+"""Sessions and managers in the database: who may come in, what they may do, and whether that still holds.
+
+What a session may do is remembered together with the access epoch, a number in the database that every change of a
+manager and every end of a session advances. A statement carries the epoch it was decided at and does nothing at another,
+so a revoked session stops at the next command without a look-up of its own.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import OrderedDict
+
+from msgspec import Struct
+
+from gateway.access import Access
+from gateway.database import Database, Row, Statement
+from gateway.errors import CommandError, ErrorCode
+from gateway.tokens import Session
+
+ACCESS_CACHE_MAX = 100_000
+"""Sessions whose access is remembered; some 300 bytes each."""
+
+_FIND_ACCESS = Statement(
+    """
+    SELECT (SELECT epoch FROM access_epoch) AS epoch, manager.type, manager.brands, manager.desk_mask
+    FROM session JOIN manager ON manager.id = session.manager_id
+    WHERE session.id = $1 AND session.manager_id = $2 AND session.revoked_time = 0 AND session.expires_time > $3
+      AND NOT manager.disabled
+    """,
+    writes=False,
+)
+_EPOCH = Statement("SELECT epoch FROM access_epoch", writes=False)
+_FIND_MANAGER = Statement("SELECT id, type, brands, password_hash, disabled FROM manager WHERE login = $1", writes=False)
+_OPEN = Statement(
+    """
+    WITH expired AS (DELETE FROM session WHERE manager_id = $2 AND expires_time < $3 - 86400)
+    INSERT INTO session (id, manager_id, created_time, expires_time)
+    SELECT $1, id, $3, $4 FROM manager WHERE id = $2 AND NOT disabled
+    RETURNING id
+    """,
+    writes=True,
+)
+_REVOKE = Statement("UPDATE session SET revoked_time = $2 WHERE id = $1 AND revoked_time = 0", writes=True)
+
+STATEMENTS = (_FIND_ACCESS, _EPOCH, _FIND_MANAGER, _OPEN, _REVOKE)
+
+
+class StaleAccessError(Exception):
+    """The epoch has advanced since the access was decided: nothing was done, decide again."""
+
+
+class Identity:
+    """Whose connection it is. MngLogin, MngLogout and proofs change `session`; each command reads it as it is read.
+
+    `proved` is set by any valid proof, also by a `__token` that makes no session of the socket's.
+    """
+
+    __slots__ = ("proved", "session")
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.proved = False
+
+    def open(self, session: Session) -> None:
+        """Makes the session the socket's."""
+        self.session = session
+        self.proved = True
+
+    def close(self) -> None:
+        """The socket is nobody's again; its time to prove itself starts anew."""
+        self.session = None
+        self.proved = False
+
+
+class Manager(Struct, frozen=True):
+    """The part of a manager's row that signing in needs."""
+
+    id: int
+    type: int
+    brands: list[str]
+    password_hash: str
+    disabled: bool
+
+
+class Sessions:
+    """Opens, ends and looks up sessions."""
+
+    def __init__(self, db: Database, session_seconds: int) -> None:
+        self._db = db
+        self._session_seconds = session_seconds
+        self._epoch = 0
+        self._known: OrderedDict[str, Access] = OrderedDict()
+
+    async def access_of(self, session: Session) -> Access:
+        """What the session may do. Raises CommandError UNAUTHORIZED when it is expired or revoked, or its manager disabled."""
+        now = int(time.time())
+        if session.expires_time <= now:
+            raise ended()
+        access = self._known.get(session.id)
+        if access is not None and access.epoch == self._epoch and access.manager_id == session.manager_id:
+            return access
+        row = await self._db.fetch_row(_FIND_ACCESS, session.id, session.manager_id, now)
+        if row is None:
+            self._known.pop(session.id, None)
+            raise ended()
+        return self._remember(session, row)
+
+    async def confirm(self, access: Access) -> None:
+        """Asks the database whether the access still holds, for a command that ended before its own statement asked.
+
+        Raises StaleAccessError.
+        """
+        row = await self._db.fetch_row(_EPOCH)
+        assert row is not None
+        self.check_epoch(access, row["epoch"])
+
+    def check_epoch(self, access: Access, epoch: int) -> None:
+        """Takes note of the epoch that a statement has seen. Raises StaleAccessError when the access was decided at another."""
+        if access.epoch != epoch:
+            self._epoch = epoch
+            raise StaleAccessError
+
+    async def find_manager(self, login: str) -> Manager | None:
+        """The manager of that login name."""
+        row = await self._db.fetch_row(_FIND_MANAGER, login)
+        return None if row is None else Manager(**dict(row))
+
+    async def open(self, manager_id: int) -> Session | None:
+        """A new session, stored; None when the manager has been disabled or removed meanwhile."""
+        now = int(time.time())
+        session = Session(str(uuid.uuid4()), manager_id, now + self._session_seconds)
+        row = await self._db.fetch_row(_OPEN, session.id, manager_id, now, session.expires_time)
+        return None if row is None else session
+
+    async def revoke(self, session_id: str) -> None:
+        """Ends a session on every socket and in every process."""
+        self._known.pop(session_id, None)
+        await self._db.fetch(_REVOKE, session_id, int(time.time()))
+        self._known.pop(session_id, None)
+
+    def _remember(self, session: Session, row: Row) -> Access:
+        self._epoch = max(self._epoch, row["epoch"])
+        access = Access(
+            session_id=session.id,
+            manager_id=session.manager_id,
+            type=row["type"],
+            brands=tuple(row["brands"]),
+            desk_mask=row["desk_mask"],
+            epoch=row["epoch"],
+        )
+        self._known[session.id] = access
+        if len(self._known) > ACCESS_CACHE_MAX:
+            self._known.popitem(last=False)
+        return access
+
+
+def ended() -> CommandError:
+    """The answer to a command whose session is over."""
+    return CommandError(ErrorCode.UNAUTHORIZED, "the session is expired or revoked: sign in again")

@@ -1,0 +1,188 @@
+"""Frames and replies as bytes: what a message says, and how an answer is written. Knows no socket, session or command."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct, field
+
+from gateway.errors import ERRORS, CommandError, ErrorCode
+from gateway.faults import text_fault
+
+EXT_ID_CHARS_MAX = 128
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+ExtId = Annotated[str, Meta(min_length=1, max_length=EXT_ID_CHARS_MAX)] | Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)]
+Key = Annotated[str, Meta(min_length=1, max_length=128)]
+EMPTY = Raw(b"{}")
+
+
+class Frame(Struct, frozen=True):
+    """One inbound message. `data` is still undecoded: only the command knows its type."""
+
+    command: str
+    ext_id: ExtId = field(name="extID")
+    data: Raw = EMPTY
+    token: str | None = field(name="__token", default=None)
+    idempotency_key: Key | None = field(name="idempotencyKey", default=None)
+
+
+class Authorization(Struct, frozen=True):
+    """A message that is no command: a proof of identity for the socket."""
+
+    token: str
+
+
+class BadFrameError(Exception):
+    """A message that cannot become a command. `ext_id` is JSON, `null` where it could not be read."""
+
+    def __init__(self, error: CommandError, ext_id: bytes = b"null") -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.ext_id = ext_id
+
+
+_decoder = msgspec.json.Decoder(Frame)
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+
+
+def read(message: str) -> tuple[Frame, CommandError | None] | Authorization:
+    """What a message says, and what is already known to be wrong with its `data`.
+
+    That fault is reported only once the command and the session are found to be right, as for every other fault of
+    `data`. Raises BadFrameError.
+    """
+    try:
+        frame = _decoder.decode(message)
+    except (msgspec.MsgspecError, RecursionError):
+        return _read_slowly(message)
+    first = bytes(memoryview(frame.data)[:1])
+    if first != b"{":
+        if first != b"n":
+            raise BadFrameError(_bad("data must be an object"), encode_ext_id(frame.ext_id))
+        frame = msgspec.structs.replace(frame, data=EMPTY)
+    return frame, _nul_fault(frame.data, message)
+
+
+def success(ext_id: bytes, data: bytes) -> bytes:
+    """A reply with status 200; both parts are JSON."""
+    return b'{"extID":' + ext_id + b',"status":200,"data":' + data + b"}"
+
+
+def failure(ext_id: bytes, error: CommandError) -> bytes:
+    """A reply with any other status."""
+    reply: dict[str, Any] = {"status": ERRORS[error.code].status, "error": error.code, "message": error.message}
+    for name in ("field", "retry_after_ms"):
+        if (value := getattr(error, name)) is not None:
+            reply[name] = value
+    reply["outcome"] = error.outcome
+    return b'{"extID":' + ext_id + b"," + encode(reply)[1:]
+
+
+def authorization_reply(error: str | None) -> bytes:
+    """The answer to an `authorization` message; None is success."""
+    if error is None:
+        return b'{"event":"authorization","success":true}'
+    return encode({"event": "authorization", "success": False, "error": error})
+
+
+def drain_notice(retry_after_ms: int) -> bytes:
+    """Tells a client that the gateway stops, and when to come back."""
+    return encode({"event": "server:drain", "data": {"retry_after_ms": retry_after_ms}})
+
+
+def spread_ms(low_ms: int, high_ms: int) -> int:
+    """A wait for one of many clients, so that they do not come back at once."""
+    return random.randint(low_ms, high_ms)  # noqa: S311 - spreads load, guards nothing
+
+
+def encode_ext_id(ext_id: str | int) -> bytes:
+    """The extID as JSON of the same type and value; half a surrogate pair stays an escape."""
+    try:
+        return encode(ext_id)
+    except UnicodeEncodeError:
+        return json.dumps(ext_id).encode()
+
+
+def _nul_fault(data: Raw, message: str) -> CommandError | None:
+    """Searches text for NUL, which JSON spells as an escape. The text `\\\\u0000` matches too, and is found innocent."""
+    return text_fault(json.loads(bytes(data), parse_int=str)) if "\\u0000" in message else None
+
+
+def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorization:
+    """Answers what the fast decoder refuses: the standard library's parser finds the extID, and the fault is named."""
+    try:
+        value = json.loads(message)
+    except RecursionError:
+        raise BadFrameError(_bad("the message is nested too deep")) from None
+    except ValueError as error:
+        raise BadFrameError(_bad(f"the message is not JSON: {error}")) from None
+    if not isinstance(value, dict):
+        raise BadFrameError(_bad("the message must be a JSON object"))
+    if "authorization" in value and value.keys().isdisjoint(("command", "extID")):
+        token = value["authorization"]
+        return Authorization(token if isinstance(token, str) else "")
+    ext_id: Any = value.get("extID")
+    if fault := _ext_id_fault(ext_id):
+        raise BadFrameError(_bad(fault))
+    if fault := _top_level_fault(value):
+        raise BadFrameError(_bad(fault), encode_ext_id(ext_id))
+    data = value.get("data") or {}
+    frame = Frame(value["command"], ext_id, EMPTY, value.get("__token"), value.get("idempotencyKey"))
+    if fault_in_data := text_fault(data):
+        return frame, fault_in_data
+    return msgspec.structs.replace(frame, data=_encoded_again(data, message, ext_id)), None
+
+
+def _encoded_again(data: dict[str, Any], message: str, ext_id: str | int) -> Raw:
+    """`data` as JSON that the fast decoder takes: it had refused the first of two equal keys, or the nesting.
+
+    Raises BadFrameError where the message is JSON to Python alone (NaN).
+    """
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise BadFrameError(_bad("data is nested too deep"), encode_ext_id(ext_id)) from None
+    except ValueError:
+        raise BadFrameError(_bad("the message is not JSON: NaN and Infinity are no numbers"), encode_ext_id(ext_id)) from None
+    try:
+        msgspec.json.Decoder(Raw).decode(message)
+    except RecursionError:
+        raise BadFrameError(_bad("data is nested too deep"), encode_ext_id(ext_id)) from None
+    except msgspec.MsgspecError as error:
+        raise BadFrameError(_bad(f"the message is not JSON: {error}"), encode_ext_id(ext_id)) from None
+    return Raw(text)
+
+
+def _ext_id_fault(ext_id: Any) -> str | None:
+    if isinstance(ext_id, str) and 1 <= len(ext_id) <= EXT_ID_CHARS_MAX:
+        return None
+    if type(ext_id) is int and INT64_MIN <= ext_id <= INT64_MAX:
+        return None
+    return f"extID must be a string of 1 to {EXT_ID_CHARS_MAX} characters or an integer within 64 bits"
+
+
+def _top_level_fault(value: dict[str, Any]) -> str | None:
+    """The first field beside `data` with the wrong type or text that no reply could repeat."""
+    for name, required in (("command", True), ("__token", False), ("idempotencyKey", False)):
+        text = value.get(name)
+        if text is None and required:
+            return f"{name} is required"
+        if text is not None and not isinstance(text, str):
+            return f"{name} must be a string"
+    if not isinstance(value.get("data"), dict | None):
+        return "data must be an object"
+    key = value.get("idempotencyKey")
+    if key is not None and not 1 <= len(key) <= 128:
+        return "idempotencyKey must be 1 to 128 characters long"
+    rest = {name: item for name, item in value.items() if name != "data"}
+    fault = text_fault(rest)
+    return fault.message if fault and "surrogate" in fault.message else None
+
+
+def _bad(message: str) -> CommandError:
+    return CommandError(ErrorCode.BAD_REQUEST, message)
