@@ -35,15 +35,16 @@ fmt: $(STAMP)  ## format, and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP)  ## write docs/protocol.md and docs/settings.md from the code
-	$(BIN)/python -m gateway.docs
+docs: $(STAMP)  ## write docs/protocol.md and docs/settings.md from the code and a live conversation
+	$(BIN)/python -m pytest -q tests/test_docs.py --write-docs
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
 
 lock: $(STAMP)  ## resolve the versions in pyproject.toml anew
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--upgrade pyproject.toml -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--upgrade pyproject.toml --extra embedded --group dev -o requirements-dev.txt
+	$(LOCK) pyproject.toml -o requirements.txt
+	$(LOCK) --group build -o requirements-build.txt
+	$(LOCK) pyproject.toml --extra embedded --group dev -o requirements-dev.txt
 
 clean:  ## remove what was built; the data under .data stays
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -163,3 +163,8 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Callable[...,
             return client
 
         yield connect_one
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make docs` writes the generated pages instead of comparing them."""
+    parser.addoption("--write-docs", action="store_true", help="write docs/*.md from this run")

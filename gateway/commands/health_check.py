@@ -1,4 +1,4 @@
-"""HealthCheck: says that the gateway answers, and the limits in force. Needs no session and no database."""
+"""HealthCheck: says that the gateway answers, and the limits in force; `/readyz` is what asks the database."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class HealthCheckReply(Struct, frozen=True):
 
 
 async def health_check(context: Context, _request: HealthCheck) -> HealthCheckReply:
-    """Answers from memory alone; `/readyz` is what asks the database."""
+    """Answers from memory alone."""
     return HealthCheckReply("ok", __version__, int(time.time()), _limits(context.services.settings))
 
 

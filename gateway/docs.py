@@ -1,0 +1,207 @@
+"""Writes docs/protocol.md and docs/settings.md from the code's own Structs and tables. `make docs` calls it."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, Union
+
+import msgspec
+from msgspec import Meta
+
+from gateway import settings as settings_module
+from gateway.access import CALENDAR_TYPES
+from gateway.commands.table import COMMANDS, Command
+from gateway.errors import CLOSE_CODES, ERRORS
+from gateway.event import Event, Participant
+from gateway.handshake import PATHS, SUBPROTOCOL
+from gateway.settings import Settings
+from gateway.wire import EXT_ID_CHARS_MAX, Frame
+
+GENERATED = "<!-- Written by `make docs` from the code; a test compares. Do not edit. -->\n\n"
+
+
+class Exchange(NamedTuple):
+    """A frame and its reply, as they were on the wire in a test run (times and tokens replaced)."""
+
+    frame: str
+    reply: str
+
+
+PROTOCOL_INTRODUCTION = f"""\
+# The protocol
+
+JSON objects in WebSocket text messages, at `{PATHS[0]}` and `{PATHS[1]}`. Offering the subprotocol `{SUBPROTOCOL}` is optional.
+Bare text `ping` is answered with bare text `pong`.
+
+## Frames
+
+{{frame}}
+
+`extID` is a string of 1 to {EXT_ID_CHARS_MAX} characters or an integer from -2^63 to 2^63-1; the reply carries the same JSON type
+and value. Every frame with a readable `extID` gets exactly one reply. A frame without one is not executed and is answered with
+`"extID":null`. Unknown keys beside `data` are ignored; unknown keys inside `data` are refused by name, but for `__access`, which
+is dropped unread. `null` for an optional field means omitted (except `ast_json`); `null` for a required one is missing. Of equal
+keys the last counts. `idempotencyKey` is refused by this version.
+
+Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, the socket is not read until one is answered.
+
+## Proofs of identity
+
+The same token (a JWT, HS256) in any of these; a checked one stops the timer of `GATEWAY_AUTHENTICATION_SECONDS`:
+
+| where | effect |
+| --- | --- |
+| `MngLogin` | opens a session, which becomes the socket's; the reply carries its token |
+| `Authorization: Bearer <token>` on the upgrade | the socket's session; a bad one closes with 4503 |
+| subprotocols `["{SUBPROTOCOL}","bearer.<token>"]` | the same, for browsers; only the first is echoed |
+| message `{{{{"authorization":"<token>"}}}}` (no `extID`) | the socket's session, or its renewal for the same manager |
+| `__token` in a frame | for that frame alone; a bad one is 401 even on a socket with a session |
+
+The message is answered `{{{{"event":"authorization","success":true}}}}`, or `"success":false` with `"error":"INVALID_TOKEN"`
+(`"NO_SERVICE"` or `"TIMEOUT"` while the database cannot say). Claims required: `exp`, `iat`, `iss`, `aud`, `sub` (the manager id
+in decimal), `jti`. Rights come from the manager's row, never from claims. The calendar is for the session types {{types}}.
+
+## Commands
+"""
+
+FAILURES = """\
+## Failures
+
+    {"extID":"1","status":400,"error":"INVALID_DATA","message":"end_time must be >= start_time","field":"end_time","outcome":"not_executed"}
+
+`field` is a path into `data`, such as `participants[2].role`. `outcome` is `not_executed` (nothing was written and nothing will be)
+or `unknown` (it may have been). Checks happen in this order: frame, command, session, session type, rate, data, event (404),
+right (403), version (409).
+
+"""
+
+MESSAGES = """\
+## Messages without a command
+
+| message | when |
+| --- | --- |
+| `{"event":"authorization","success":...}` | answers an `authorization` message |
+| `{"event":"server:drain","data":{"retry_after_ms":N}}` | the gateway stops: commands in flight are still answered, later ones get `NO_SERVICE`, then the socket closes with 1012 |
+"""
+
+
+def protocol_page(exchanges: Mapping[str, Sequence[Exchange]]) -> str:
+    """docs/protocol.md, with an exchange or more for each command."""
+    kinds = ", ".join(f"{kind.name} {kind.value}" for kind in sorted(CALENDAR_TYPES))
+    return "\n".join(
+        (
+            GENERATED + PROTOCOL_INTRODUCTION.format(frame=_fields_table(Frame), types=kinds),
+            *(_command_section(name, command, exchanges[name]) for name, command in COMMANDS.items()),
+            "## The event\n",
+            _fields_table(Event) + "\n",
+            "Participants:\n",
+            _fields_table(Participant) + "\n",
+            FAILURES + _errors_table() + "\n",
+            "## Close codes\n",
+            "4000-4499: come back, with back-off. 4500-4999: do not come back without a change.\n",
+            _table(("code", "why"), ((str(code.value), why) for code, why in CLOSE_CODES.items())) + "\n",
+            MESSAGES,
+        )
+    )
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    rows = (
+        (f"`{entry.variable}`", entry.value.replace("|", "\\|") or "(empty)", entry.unit, entry.right, entry.meaning)
+        for entry in settings_module.entries(Settings(), {})
+    )
+    client = ((f"`{name}`", meaning) for name, meaning in settings_module.CLIENT_VARIABLES.items())
+    return (
+        GENERATED
+        + "# Settings\n\nEnvironment variables, checked when the gateway starts. `gateway settings` shows those in force.\n\n"
+        + _table(("variable", "default", "unit", "right", "meaning and reason"), rows)
+        + "\n\nRead by `gateway send` alone:\n\n"
+        + _table(("variable", "meaning"), client)
+        + "\n"
+    )
+
+
+def _command_section(name: str, command: Command, exchanges: Sequence[Exchange]) -> str:
+    parts = [f"### {name}\n", _summary(command) + "\n"]
+    fields = _fields_table(command.request)
+    parts.append(fields + "\n" if fields else "`data` has no fields.\n")
+    for struct in _structs_inside(command.request):
+        parts.append(f"`{struct.__name__}`:\n\n{_fields_table(struct)}\n")
+    parts += [f"    {exchange.frame}\n    {exchange.reply}\n" for exchange in exchanges]
+    return "\n".join(parts)
+
+
+def _summary(command: Command) -> str:
+    module = typing.cast(types.ModuleType, __import__(command.handler.__module__, fromlist=["_"]))
+    needs = {"nothing": "Needs no session.", "session": "Needs a session.", "calendar": "Needs a session with the calendar."}
+    what = (module.__doc__ or "").strip().partition(": ")[2]
+    return f"{what[:1].upper()}{what[1:]} {needs[command.needs]} Reply: `{_reply_words(command.reply)}`."
+
+
+def _reply_words(reply: type[msgspec.Struct]) -> str:
+    return "{" + ",".join(f'"{field.encode_name}"' for field in msgspec.structs.fields(reply)) + "}"
+
+
+def _fields_table(struct: type[msgspec.Struct]) -> str:
+    hints = typing.get_type_hints(struct, include_extras=True)
+    rows = [
+        (f"`{field.encode_name}`", type_words(hints[field.name]), "yes" if field.required else "")
+        for field in msgspec.structs.fields(struct)
+        if field.name != "access_claim"
+    ]
+    return _table(("field", "type", "required" if any(row[2] for row in rows) else ""), rows) if rows else ""
+
+
+def type_words(hint: Any) -> str:
+    """A field's type for people, with its bounds."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _bounded_words(arguments[0], arguments[1])
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_words(argument) for argument in arguments if argument is not types.NoneType)
+    if origin is list:
+        return f"array of {type_words(arguments[0])}"
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return f"`{hint.__name__}`"
+    return {int: "integer", str: "string", float: "number", msgspec.Raw: "JSON"}.get(hint, str(hint))
+
+
+def _bounded_words(kind: Any, meta: Meta) -> str:
+    said = f" ({meta.description})" if meta.description else ""
+    if kind is int:
+        return f"integer {_power(meta.ge)}..{_power(meta.le)}{said}"
+    if kind is str and (meta.max_length is not None or meta.min_length is not None):
+        return f"string of {meta.min_length or 0}..{meta.max_length} characters{said}"
+    return f"{type_words(kind)}{said}"
+
+
+def _power(number: int | float | None) -> str:
+    return {2**53 - 1: "2^53-1", 2**63 - 1: "2^63-1", -(2**63): "-2^63"}.get(int(number or 0), str(number))
+
+
+def _structs_inside(struct: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+    found: list[type[msgspec.Struct]] = []
+    pending = list(typing.get_type_hints(struct).values())
+    while pending:
+        hint = pending.pop()
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint not in found:
+            found.append(hint)
+        pending += typing.get_args(hint)
+    return found
+
+
+def _errors_table() -> str:
+    return _table(
+        ("status", "error", "when", "again later"),
+        ((str(spec.status), f"`{code}`", spec.when, "yes" if spec.try_again else "no") for code, spec in ERRORS.items()),
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    columns = [index for index, name in enumerate(head) if name]
+    lines = [[head[index] for index in columns], ["---"] * len(columns)]
+    lines += [[row[index] for index in columns] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

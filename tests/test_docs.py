@@ -1,0 +1,97 @@
+"""The generated pages say what the code does, and their exchanges are those of this very run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.commands.table import COMMANDS
+from gateway.docs import Exchange, protocol_page, settings_page
+from gateway.errors import CLOSE_CODES, ERRORS, CloseCode, ErrorCode
+from gateway.settings import HINTS, PREFIX
+
+DOCS = Path(__file__).parent.parent / "docs"
+README = DOCS.parent / "README.md"
+DOCUMENT_EVENT = {
+    "brand": "default",
+    "desk": "DESK_RETENTION",
+    "owner_manager_id": 10,
+    "title": "Retention sync",
+    "type": 3,
+    "priority": 1,
+    "start_time": 1710000000,
+    "end_time": 1710003600,
+    "ast_json": {"type": "doc", "content": []},
+    "participant_manager_ids": [10, 11, 12],
+}
+CONVERSATION: list[tuple[str, dict[str, Any]]] = [
+    ("HealthCheck", {}),
+    ("MngLogin", {"login": "10", "password": "correct horse"}),
+    ("MngAddCalendarEvent", DOCUMENT_EVENT),
+    ("MngAddCalendarEvent", {"title": "Retention sync", "start_time": 1710003600, "end_time": 1710000000}),
+    ("MngLogout", {}),
+]
+REPLACED = [
+    (r'"(created_time|updated_time|time)":\d{10}', r'"\1":1710000000'),
+    (r'"expires_time":\d{10}', '"expires_time":1710043200'),
+    (r'"token":"[^"]+"', '"token":"<JWT>"'),
+]
+
+
+async def converse(client: Any) -> dict[str, list[Exchange]]:
+    """Holds the conversation and returns what was on the wire, with what differs on every run replaced."""
+    exchanges: dict[str, list[Exchange]] = {}
+    for number, (command, data) in enumerate(CONVERSATION, start=1):
+        frame = json.dumps({"command": command, "extID": str(number), "data": data}, separators=(",", ":"))
+        await client.socket.send(frame)
+        reply = await client.socket.recv()
+        for pattern, replacement in REPLACED:
+            reply = re.sub(pattern, replacement, reply)
+        exchanges.setdefault(command, []).append(Exchange(frame, reply))
+    return exchanges
+
+
+@pytest.fixture
+def compare(request):
+    """Compares a page with its file, or writes it under `--write-docs`."""
+
+    def compare_page(name: str, text: str) -> None:
+        if request.config.getoption("--write-docs"):
+            (DOCS / name).write_text(text)
+        assert text == (DOCS / name).read_text(), f"docs/{name} is not what the code says: make docs"
+
+    return compare_page
+
+
+async def test_protocol_page_is_what_the_code_says(gateway, connect, compare):
+    """docs/protocol.md equals what the Structs, the tables and a live conversation give."""
+    compare("protocol.md", protocol_page(await converse(await connect(gateway, login=None))))
+
+
+def test_settings_page_is_what_the_code_says(compare):
+    """docs/settings.md equals what the settings give."""
+    compare("settings.md", settings_page())
+
+
+def test_pages_name_every_command_error_close_code_and_setting():
+    """Nothing that the code has is missing from the pages."""
+    protocol, settings = (DOCS / "protocol.md").read_text(), (DOCS / "settings.md").read_text()
+    missing = [name for name in COMMANDS if f"### {name}" not in protocol]
+    missing += [code for code in ErrorCode if f"`{code}`" not in protocol]
+    missing += [str(code.value) for code in CloseCode if f"| {code.value} |" not in protocol]
+    missing += [name for name in HINTS if f"`{PREFIX}{name.upper()}`" not in settings]
+    assert [] == missing
+    assert (set(ErrorCode), set(CloseCode)) == (set(ERRORS), set(CLOSE_CODES))
+
+
+def test_readme_names_only_settings_and_targets_that_exist():
+    """Every GATEWAY_* variable and make target of the README is real."""
+    text = README.read_text()
+    makefile = (README.parent / "Makefile").read_text()
+    known = {PREFIX + name.upper() for name in HINTS} | {"GATEWAY_URL", "GATEWAY_TOKEN"}
+    assert set() == set(re.findall(r"GATEWAY_[A-Z_]+[A-Z]", text)) - known
+    assert [] == [t for t in re.findall(r"`make ([a-z]+)`", text) if f"\n{t}:" not in makefile]

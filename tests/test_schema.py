@@ -1,0 +1,87 @@
+"""The steps, the version, and schema.sql, which shows where the steps end."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from gateway import schema
+from gateway.embedded import bin_dir
+from gateway.errors import StartupError
+
+SCHEMA_SQL = Path(__file__).parent.parent / "schema.sql"
+
+
+@pytest.fixture
+async def empty(dsn, db):
+    """A database without anything in it."""
+    await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return db
+
+
+def dumped(dsn: str) -> list[str]:
+    """The schema as pg_dump writes it, less the lines that differ on every call."""
+    command = [bin_dir() / "pg_dump", "--schema-only", "--no-owner", "--no-privileges", dsn]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [line for line in text.splitlines() if line and not line.startswith(("--", "\\"))]
+
+
+async def test_steps_add_up_to_schema_sql(dsn, empty):
+    """An empty database taken through the steps equals one made by schema.sql, version included."""
+    await schema.apply(empty)
+    by_steps = dumped(dsn), await schema.version_of(empty)
+    await empty.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await empty.execute(SCHEMA_SQL.read_text())
+    assert by_steps == (dumped(dsn), await schema.version_of(empty))
+
+
+async def test_apply_takes_every_earlier_version_forward(empty):
+    """From each version there ever was, apply reaches the current one."""
+    for version in range(schema.current_version()):
+        await empty.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        for number, sql in enumerate(schema.steps()[:version], start=1):
+            await empty.execute(sql)
+            await empty.execute("INSERT INTO schema_version (version) VALUES ($1)", number)
+        assert (version, schema.current_version()) == await schema.apply(empty)
+
+
+async def test_apply_again_changes_nothing(empty):
+    """A second apply finds nothing to do."""
+    await schema.apply(empty)
+    assert (schema.current_version(), schema.current_version()) == await schema.apply(empty)
+
+
+async def test_apply_is_one_transaction(empty, monkeypatch):
+    """A step that fails leaves nothing of the steps before it."""
+    monkeypatch.setattr(schema, "steps", lambda: [*schema_steps, "SELECT 1/0"])
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await schema.apply(empty)
+    assert await schema.version_of(empty) == 0
+
+
+async def test_newer_version_is_refused(db):
+    """A database of a later gateway is neither served nor taken anywhere."""
+    await db.execute("INSERT INTO schema_version (version) VALUES (999)")
+    with pytest.raises(StartupError, match="newer"):
+        await schema.check(db)
+    with pytest.raises(StartupError, match="newer"):
+        await schema.apply(db)
+
+
+async def test_earlier_version_names_the_command_to_run(empty):
+    """The message for an old or empty database says what to type."""
+    with pytest.raises(StartupError, match="gateway schema apply"):
+        await schema.check(empty)
+
+
+async def test_tables_of_somebody_else_are_left_alone(empty):
+    """A database with a table of ours but no version is not touched."""
+    await empty.execute("CREATE TABLE manager (id int)")
+    with pytest.raises(StartupError, match="empty database"):
+        await schema.apply(empty)
+
+
+schema_steps = schema.steps()
