@@ -90,4 +90,9 @@ def mask_patterns(mask: str) -> tuple[tuple[re.Pattern[str], ...], tuple[re.Patt
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in re.sub(r"\*+", "*", pattern).split("*")), re.DOTALL)
+    """Each part between two `*` is taken where it first fits, for good: no mask makes a search that never ends."""
+    first, *rest = (re.escape(part) for part in pattern.split("*"))
+    if not rest:
+        return re.compile(first)
+    *middle, last = rest
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in middle if part) + ".*" + last, re.DOTALL)

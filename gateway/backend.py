@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -35,9 +36,8 @@ def backend(settings: Settings, *, serving: bool = False) -> Iterator[tuple[Sett
     data_dir = Path(settings.data_dir).absolute()
     postgres = EmbeddedPostgres(data_dir)
     with _owned(postgres) if serving else postgres.borrowed() as dsn:
-        completed = msgspec.structs.replace(settings, token_secret=settings.token_secret or _secret(data_dir))
-        asyncio.run(_prepare(completed, dsn, data_dir))
-        yield completed, dsn
+        secret = asyncio.run(_prepare(settings, dsn, data_dir))
+        yield msgspec.structs.replace(settings, token_secret=settings.token_secret or secret), dsn
 
 
 def require_secret(settings: Settings) -> None:
@@ -70,20 +70,26 @@ def _secret(data_dir: Path) -> str:
     return path.read_text().strip()
 
 
-async def _prepare(settings: Settings, dsn: str, data_dir: Path) -> None:
+async def _prepare(settings: Settings, dsn: str, data_dir: Path) -> str:
+    """Makes what is missing, all of it or none, and returns the secret. A gateway and a tool may do this at once."""
     db = await schema.connect(connect_arguments(settings, dsn))
     try:
         await schema.apply(db)
-        existing = {row["id"] for row in await managers.list_all(db)}
-        if existing:
-            return
-        password_file(data_dir, 0).parent.mkdir(mode=0o700, exist_ok=True)
-        for manager_id in DEMO_MANAGERS:
-            password = secrets.token_urlsafe(12)
-            _write_private(password_file(data_dir, manager_id), password)
-            await managers.add(db, NewManager(id=manager_id, login=str(manager_id)), password)
+        async with db.transaction():
+            await db.execute("LOCK TABLE manager IN SHARE ROW EXCLUSIVE MODE")
+            if not await managers.list_all(db):
+                await _add_demo_managers(db, data_dir)
+            return _secret(data_dir)
     finally:
         await db.close()
+
+
+async def _add_demo_managers(db: Any, data_dir: Path) -> None:
+    password_file(data_dir, 0).parent.mkdir(mode=0o700, exist_ok=True)
+    for manager_id in DEMO_MANAGERS:
+        password = secrets.token_urlsafe(12)
+        _write_private(password_file(data_dir, manager_id), password)
+        await managers.add(db, NewManager(id=manager_id, login=str(manager_id)), password)
 
 
 def _write_private(path: Path, text: str) -> None:

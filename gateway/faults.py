@@ -6,7 +6,6 @@ The texts are msgspec's own, whose version is pinned; tests/test_faults.py holds
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from typing import Any
 
@@ -15,7 +14,6 @@ import msgspec
 from gateway.errors import CommandError, ErrorCode, quoted
 from gateway.fields import TIME_MAX
 
-_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 _WRONG_TYPE = re.compile(r"^Expected `(?P<right>[^`]*)`, got `(?P<given>[^`]*)`$")
@@ -33,13 +31,19 @@ _WORDS = {
 }
 _PATTERNS = {r"'\\S'": "must not be blank"}
 _CODE = "must be up to 64 of the characters A-Z a-z 0-9 _ . -"
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+STEPS_MAX = 16
+"""A path into a body is told so far; it may be nested as deep as the parser allows."""
+
+Place = tuple[Any, str | int] | None
+"""Where a value is: the place of its parent, and its key or index. Made a path only once there is a fault to tell."""
 
 
 def fault_of(error: msgspec.ValidationError, request: type[msgspec.Struct]) -> CommandError:
     """The answer to a request that the decoder refused."""
-    place = _PLACE.match(str(error))
-    assert place is not None
-    what, path = place["what"], (place["path"] or "").lstrip(".")
+    text, _, place = str(error).rpartition(" - at `$")
+    what, path = (text, _cut(place[:-1].lstrip("."))) if text else (place, "")
     if missing := _MISSING.match(what):
         return _required(_joined(path, missing["name"]))
     if unknown := _UNKNOWN.match(what):
@@ -51,10 +55,10 @@ def fault_of(error: msgspec.ValidationError, request: type[msgspec.Struct]) -> C
 
 def text_fault(data: Any) -> CommandError | None:
     """What is wrong with the text anywhere in `data`: a NUL, which PostgreSQL cannot store, or half of a surrogate pair."""
-    found = _bad_text(data, "")
+    found = _bad_text(data)
     if found is None:
         return None
-    path, what = found
+    path, what = _path_of(found[0]), found[1]
     return CommandError(ErrorCode.INVALID_DATA, f"{path or 'data'} contains {what}; leave it out", field=path or None)
 
 
@@ -77,24 +81,27 @@ def depth_of(text: str) -> int:
     return deepest
 
 
-def without_repeats(data: msgspec.Raw) -> bytes | None:
-    """The same object with the last of each repeated key; None when no key repeats.
+def members_of(text: str | bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """A JSON object taken apart: the last of each repeated key, and every value byte for byte as it was sent."""
+    return _MEMBERS.decode(text)
 
-    The decoder judges every repeat, the contract only the last.
+
+def without_repeats(data: msgspec.Raw, request: type[msgspec.Struct]) -> bytes:
+    """The same object with the last of each repeated key, also in the objects of a list.
+
+    The decoder judges every repeat, the contract only the last. What the request keeps undecoded stays as it was sent.
     """
-    repeats = False
+    kept = {field.encode_name for field in msgspec.structs.fields(request) if field.type is msgspec.Raw}
+    members: dict[str, Any] = {
+        name: value if name in kept else _rows_without_repeats(value) for name, value in members_of(data).items()
+    }
+    return msgspec.json.encode(members)
 
-    def last_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal repeats
-        last = dict(pairs)
-        repeats = repeats or len(last) < len(pairs)
-        return last
 
-    try:
-        value = json.loads(bytes(data), object_pairs_hook=last_of)
-    except ValueError:  # an integer of more than 4,300 digits
-        return None
-    return json.dumps(value, ensure_ascii=False).encode() if repeats else None
+def _rows_without_repeats(value: msgspec.Raw) -> Any:
+    if bytes(memoryview(value)[:1]) != b"[":
+        return value
+    return [members_of(item) if bytes(memoryview(item)[:1]) == b"{" else item for item in _ITEMS.decode(value)]
 
 
 def _required(path: str) -> CommandError:
@@ -103,10 +110,12 @@ def _required(path: str) -> CommandError:
 
 def _unknown(path: str, name: str, request: type[msgspec.Struct]) -> CommandError:
     known = [field.encode_name for field in msgspec.structs.fields(request) if not field.encode_name.startswith("__")]
-    near = difflib.get_close_matches(name, known, n=1) if not path else []
+    shown = _cut(name)
+    near = difflib.get_close_matches(shown, known, n=1) if not path else []
     hint = f"; did you mean {near[0]}?" if near else ("; known are " + ", ".join(known) if known and not path else "")
-    cut = quoted(name).strip("`")
-    return CommandError(ErrorCode.INVALID_DATA, f"{_joined(path, cut)} is not a known field{hint}", field=_joined(path, cut))
+    return CommandError(
+        ErrorCode.INVALID_DATA, f"{_joined(path, shown)} is not a known field{hint}", field=_joined(path, shown)
+    )
 
 
 def _right(what: str) -> str:
@@ -119,29 +128,44 @@ def _right(what: str) -> str:
         return f"must be {_WORDS.get(bound['kind'], bound['kind'])} {bound['bound']}"
     if pattern := _PATTERN.match(what):
         return _PATTERNS.get(pattern["regex"], _CODE)
-    return f"is out of range: {what}" if "out of range" in what else f"is wrong: {what}"
+    return f"is out of range: {what}" if "out of range" in what else f"is wrong: {_cut(what)}"
 
 
 def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _bad_text(value: Any, path: str) -> tuple[str, str] | None:
+def _bad_text(value: Any) -> tuple[Place, str] | None:
     """Where the first bad text is, searched without recursion: the frame may be nested as deep as the parser allows."""
-    pending = [(value, path)]
+    pending: list[tuple[Any, Place]] = [(value, None)]
     while pending:
-        value, path = pending.pop()
+        value, place = pending.pop()
         if isinstance(value, str):
             if what := _text_fault(value):
-                return path, what
+                return place, what
         elif isinstance(value, dict):
             for key, item in value.items():
                 if what := _text_fault(key):
-                    return path, what + " in a key"
-                pending.append((item, _joined(path, key)))
+                    return place, what + " in a key"
+                pending.append((item, (place, key)))
         elif isinstance(value, list):
-            pending += [(item, f"{path}[{index}]") for index, item in enumerate(value)]
+            pending += [(item, (place, index)) for index, item in enumerate(value)]
     return None
+
+
+def _cut(text: str) -> str:
+    return quoted(text)[1:-1]
+
+
+def _path_of(place: Place) -> str:
+    steps: list[str | int] = []
+    while place is not None:
+        place, step = place
+        steps.append(step)
+    path = ""
+    for step in steps[: -STEPS_MAX - 1 : -1]:
+        path = f"{path}[{step}]" if isinstance(step, int) else _joined(path, _cut(step))
+    return path
 
 
 def _text_fault(text: str) -> str | None:

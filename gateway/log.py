@@ -96,7 +96,7 @@ def _join_libraries(logger: Logger) -> None:
 
 
 class _LibraryHandler(logging.Handler):
-    """Passes a library's line on without its arguments, which may hold a client's data."""
+    """Passes on the first line of a library's text, without arguments: the rest may hold a client's data."""
 
     def __init__(self, logger: Logger) -> None:
         super().__init__(logging.WARNING)
@@ -104,7 +104,7 @@ class _LibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         what = place_of(record.exc_info[1]) if record.exc_info and record.exc_info[1] else {}
-        self._logger.warning("library", library=record.name, line=str(record.msg)[:200], **what)
+        self._logger.warning("library", library=record.name, line=str(record.msg).partition("\n")[0][:200], **what)
 
 
 def _limit_repeats() -> Any:

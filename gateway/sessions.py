@@ -41,7 +41,15 @@ _OPEN = Statement(
     """,
     writes=True,
 )
-_REVOKE = Statement("UPDATE session SET revoked_time = $2 WHERE id = $1 AND revoked_time = 0", writes=True)
+_REVOKE = Statement(
+    """
+    UPDATE session SET revoked_time = $2
+    FROM manager
+    WHERE session.id = $1 AND revoked_time = 0 AND expires_time > $2 AND manager.id = manager_id AND NOT disabled
+    RETURNING session.id
+    """,
+    writes=True,
+)
 
 STATEMENTS = (_FIND_ACCESS, _EPOCH, _FIND_MANAGER, _OPEN, _REVOKE)
 
@@ -134,10 +142,12 @@ class Sessions:
         return None if row is None else session
 
     async def revoke(self, session_id: str) -> None:
-        """Ends a session on every socket and in every process."""
+        """Ends a session on every socket and in every process. Raises CommandError UNAUTHORIZED when it is over already."""
         self._known.pop(session_id, None)
-        await self._db.fetch(_REVOKE, session_id, int(time.time()))
+        row = await self._db.fetch_row(_REVOKE, session_id, int(time.time()))
         self._known.pop(session_id, None)
+        if row is None:
+            raise ended()
 
     def _remember(self, session: Session, row: Row) -> Access:
         self._epoch = max(self._epoch, row["epoch"])

@@ -78,7 +78,7 @@ class Tokens:
                 audience=self._audience,
                 options={"require": _REQUIRED},
             )
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidTokenError(type(error).__name__) from None
         return Session(_jti(claims), _manager_id(claims), int(claims["exp"]))
 

@@ -17,7 +17,8 @@ KERNEL_SEND_BYTES = 65_536
 class WatchedSocket(ServerConnection):
     """Times are of the event loop's clock, in seconds.
 
-    `heard_at`: when the last byte came. `begun_at`: since when a message is incomplete, or None. A chunk that ends within
+    `heard_at`: when the last byte came. `written_bytes`: all that was handed to the transport, control frames included.
+    `begun_at`: since when a message is incomplete, or None. A chunk that ends within
     the header of a frame, right behind a complete one, goes unnoticed until the next byte: the pong limit covers it.
     """
 
@@ -25,6 +26,7 @@ class WatchedSocket(ServerConnection):
         super().__init__(*args, **kwargs)
         self.heard_at = self.loop.time()
         self.begun_at: float | None = None
+        self.written_bytes = 0
         self._frames = 0
         self._messages = 0
 
@@ -34,6 +36,19 @@ class WatchedSocket(ServerConnection):
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
         super().connection_made(transport)
+
+    async def handshake(self, *args: Any, **kwargs: Any) -> None:
+        """As the library's, which leaves the socket open when it is cancelled."""
+        try:
+            await super().handshake(*args, **kwargs)
+        except asyncio.CancelledError:
+            self.transport.abort()
+            raise
+
+    def send_data(self) -> None:
+        """Counts what leaves, then hands it to the transport."""
+        self.written_bytes += sum(map(len, self.protocol.writes))
+        super().send_data()
 
     def data_received(self, data: bytes) -> None:
         """Feeds the protocol, then notes whether a message is left incomplete, and since when."""

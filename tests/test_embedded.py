@@ -177,9 +177,7 @@ async def test_server_is_durable_and_deaf_to_tcp(running: EmbeddedPostgres) -> N
 async def test_server_authenticates_by_peer(running: EmbeddedPostgres) -> None:
     """No line of pg_hba.conf in force trusts anyone."""
     assert (
-        await query(
-            running.dsn, "SELECT string_agg(DISTINCT auth_method, ',') FROM pg_hba_file_rules WHERE error IS NULL"
-        )
+        await query(running.dsn, "SELECT string_agg(DISTINCT auth_method, ',') FROM pg_hba_file_rules WHERE error IS NULL")
         == "peer"
     )
 
@@ -196,7 +194,7 @@ async def test_server_folds_case_by_unicode_and_sorts_by_code_point(running: Emb
 
 async def test_server_heeds_no_pg_variables(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """PGPORT and its kind in the gateway's environment move neither the server nor the client."""
-    for name, value in {"PGPORT": "1", "PGHOST": "/nowhere", "PGDATA": "/nowhere", "PGUSER": "other"}.items():
+    for name, value in {"PGPORT": "1", "PGHOST": "/nowhere", "PGDATA": "/nowhere", "PGOPTIONS": "-c none=1"}.items():
         monkeypatch.setenv(name, value)
     server.start()
     assert await query(server.dsn, "SELECT current_user::text") == "gateway"
@@ -206,9 +204,7 @@ def test_server_takes_a_path_with_odd_characters(folder: Path) -> None:
     """Quotes, blanks and signs in the path reach PostgreSQL and the DSN unharmed."""
     with EmbeddedPostgres(folder / "o'n & +%20 #?ü").borrowed() as dsn:
         assert asyncio.run(query(dsn, "SELECT 1")) == 1
-        psql = subprocess.run(
-            [bin_dir() / "psql", "-XAtc", "SELECT 2", dsn], capture_output=True, text=True, check=True
-        )
+        psql = subprocess.run([bin_dir() / "psql", "-XAtc", "SELECT 2", dsn], capture_output=True, text=True, check=True)
         assert psql.stdout == "2\n"
 
 
@@ -366,9 +362,7 @@ def test_start_sees_through_reused_pids(server: EmbeddedPostgres, folder: Path) 
     owner = (folder / "data" / "postgres").stat()
     identity: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if IS_ROOT else {}
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, **identity) as bystander:
-        stale = (
-            f"{bystander.pid}\n{folder / 'data' / 'postgres'}\n1\n5432\n{folder / 'data' / 'socket'}\n\n  0 0\nready\n"
-        )
+        stale = f"{bystander.pid}\n{folder / 'data' / 'postgres'}\n1\n5432\n{folder / 'data' / 'socket'}\n\n  0 0\nready\n"
         for path in (server._pgdata / "postmaster.pid", server._socket_dir / ".s.PGSQL.5432.lock"):
             path.write_text(stale)
             os.chown(path, owner.st_uid, owner.st_gid)

@@ -52,23 +52,24 @@ def send(
             reply = _exchange(socket, frame)
     except ConnectionClosed as error:
         raise StartupError(f"The gateway closed the connection: {error}") from None
-    except (OSError, WebSocketException, TimeoutError) as error:
+    except (OSError, WebSocketException, TimeoutError, ValueError) as error:
         raise StartupError(f"No answer from {url} ({error}): does a gateway run there? See --url.") from None
     click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2))
     sys.exit(0 if reply.get("status") == 200 else 1)
 
 
 def _data(text: str) -> Any:
+    given: str | bytes = text
     if text == "-":
-        text = sys.stdin.read()
+        given = sys.stdin.buffer.read()
     elif text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text()
+            given = Path(text[1:]).read_bytes()
         except OSError as error:
             raise StartupError(f"--data {text}: {error.strerror}") from None
     try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(given)
+    except (ValueError, RecursionError) as error:
         raise StartupError(f"--data is not JSON: {error}") from None
 
 

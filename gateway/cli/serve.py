@@ -26,6 +26,8 @@ FIRST_EVENT = (
     '"participant_manager_ids":[10,11,12]}'
 )
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 @click.command()
 @click.option("--host", help="Address to listen on (GATEWAY_HOST).")
@@ -38,7 +40,8 @@ def serve(**flags: str | int | None) -> None:
 
     Exit code 0 after a stop that was asked for, 2 when the gateway cannot start.
     """
-    signal.signal(signal.SIGTERM, _exit)
+    for number in SIGNALS:
+        signal.signal(number, _exit)
     settings = load(os.environ, flags)
     logger = make_logger(settings)
     for sentence in settings_module.unknown_variables(os.environ):
@@ -57,7 +60,7 @@ async def _serve(settings: Settings, dsn: str, logger: Logger) -> None:
         (stop_now if stop.is_set() else stop).set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         loop.add_signal_handler(number, on_signal)
 
     def ready(port: int) -> None:
@@ -65,7 +68,12 @@ async def _serve(settings: Settings, dsn: str, logger: Logger) -> None:
         click.echo(_welcome(settings, port))
         sys.stdout.flush()
 
-    await serve_until(settings, dsn, logger, stop, stop_now, ready)
+    try:
+        await serve_until(settings, dsn, logger, stop, stop_now, ready)
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, _ignore)
 
 
 def _welcome(settings: Settings, port: int) -> str:
@@ -78,7 +86,7 @@ def _welcome(settings: Settings, port: int) -> str:
     login = DEMO_MANAGERS[0]
     password = _relative(password_file(Path(settings.data_dir), login))
     where = [] if url == "ws://127.0.0.1:8080" else ["--url", url]
-    command = [_program(), "send", "MngAddCalendarEvent", *where, "--login", str(login), "--password-file", password]
+    command = [*_program(), "send", "MngAddCalendarEvent", *where, "--login", str(login), "--password-file", password]
     lines += [
         f"PostgreSQL is embedded under {_relative(Path(settings.data_dir))}",
         f"Sign in as login {login}; its password is in {password}",
@@ -91,9 +99,11 @@ def _welcome(settings: Settings, port: int) -> str:
     return "\n".join(lines)
 
 
-def _program() -> str:
+def _program() -> list[str]:
     """How this very program is called from the current folder."""
-    return _relative(Path(sys.argv[0])) if Path(sys.argv[0]).name == "gateway" else "gateway"
+    if Path(sys.argv[0]).name == "gateway":
+        return [_relative(Path(sys.argv[0]))]
+    return [_relative(Path(sys.executable)), "-m", "gateway"]
 
 
 def _relative(path: Path) -> str:
@@ -112,5 +122,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM before the event loop runs: leaves by the same doors, so that the embedded PostgreSQL is stopped."""
+    """A signal before the event loop runs: leaves by the same doors, so that the embedded PostgreSQL is stopped."""
     raise SystemExit(0)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """A signal once the event loop has ended: what is left is to stop the embedded PostgreSQL, at once as it is."""

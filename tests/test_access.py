@@ -1,0 +1,182 @@
+"""Access: what a desk mask covers, and that rights follow the manager's row at the very next command, in every process."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from gateway.access import Access, covers
+from gateway.commands.table import COMMANDS
+from gateway.errors import CommandError
+from tests.client import EVENT, Client
+from tests.conftest import Running, Start
+
+LONG_DESK = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("mask", "desk", "covered"),
+    [
+        ("DESK_EU", "DESK_EU", True),
+        ("DESK_EU", "DESK_EU_TEST", False),
+        ("DESK_EU", "MY_DESK_EU", False),
+        ("DESK_EU", "desk_eu", False),
+        ("desk_*", "DESK_EU", False),
+        ("DESK_*", "DESK_", True),
+        ("DESK_*", "DESK_EU", True),
+        ("DESK_*", "", False),
+        ("*", "DESK_EU", True),
+        ("*", "", True),
+        ("**", "", True),
+        ("", "", False),
+        ("", "DESK_EU", False),
+        (" ", "", False),
+        (",", "", False),
+        (" , ,", "DESK_EU", False),
+        ("*_EU", "DESK_EU", True),
+        ("*_EU", "DESK_EU_2", False),
+        ("D*_*U", "DESK_EU", True),
+        ("D*_*U", "DESK_US", False),
+        ("*EU*", "DESK_EU_1", True),
+        ("*EU*", "EU", True),
+        ("*EU*", "DESK_US", False),
+        ("a*a", "a", False),
+        ("a*a", "aa", True),
+        ("*ab*ab", "ab", False),
+        ("*ab*ab", "abab", True),
+        ("*ab*ab", "ababxab", True),
+        ("*a*b*", "ba", False),
+        ("DESK_A,DESK_B", "DESK_B", True),
+        ("DESK_A,DESK_B", "DESK_C", False),
+        (" DESK_A , DESK_B ", "DESK_B", True),
+        ("DESK_EU*,!DESK_EU_TEST", "DESK_EU_1", True),
+        ("DESK_EU*,!DESK_EU_TEST", "DESK_EU_TEST", False),
+        ("!DESK_EU_TEST,DESK_EU*", "DESK_EU_TEST", False),
+        ("!DESK_EU_TEST,DESK_EU_TEST", "DESK_EU_TEST", False),
+        ("DESK_*,!*_TEST,DESK_EU_TEST", "DESK_EU_TEST", False),
+        ("!DESK_EU", "DESK_US", False),
+        ("*,!DESK_*", "", True),
+        ("*,!*", "DESK_EU", False),
+        ("!,*", "", False),
+        ("!,*", "DESK_EU", True),
+        ("D.SK", "DESK", False),
+        ("D.SK", "D.SK", True),
+        ("DESK_?", "DESK_1", False),
+        ("DESK_%", "DESK_1", False),
+        ("[A-Z]*", "DESK", False),
+        ("(*", "(x", True),
+        ("*", "A\nB", True),
+        ("DESK", "DESK\n", False),
+        ("*a" * 30 + "b", LONG_DESK, False),
+        ("*a" * 30 + "*", LONG_DESK, True),
+        ("*" * 60, LONG_DESK, True),
+    ],
+)
+def test_mask_covers(mask: str, desk: str, covered: bool) -> None:
+    """A desk is covered when some plain pattern matches and no `!` pattern does; no mask makes the search endless."""
+    assert covered is covers(mask, desk)
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed"),
+    [(0, False), (1, True), (2, True), (3, True), (4, False), (5, False), (9, False), (10, True), (11, True)],
+)
+def test_session_type_has_a_calendar(kind: int, allowed: bool) -> None:
+    """Managers, dealers and administrators of both kinds may use the calendar, and nobody else."""
+    access = Access("s", 10, kind, ("default",), "*", 1)
+    with nullcontext() if allowed else pytest.raises(CommandError, match="session type"):
+        access.require_calendar()
+
+
+@pytest.fixture
+async def two(start: Start, connect: Any) -> list[Client]:
+    """A client each of two gateways on one database, signed in as manager 10, whose access both remember."""
+    clients = [await connect(await start()) for _ in range(2)]
+    for client in clients:
+        await client.add()
+    return clients
+
+
+async def answers(clients: list[Client], **changes: Any) -> list[Any]:
+    """What each gateway answers to the next add: 200, or the error and its field."""
+    replies = [await client.command("MngAddCalendarEvent", {**EVENT, **changes}) for client in clients]
+    return [200 if reply["status"] == 200 else (reply["error"], reply.get("field")) for reply in replies]
+
+
+async def test_rights_changed_in_the_database_act_on_the_next_command(two: list[Client], db: Any) -> None:
+    """Brands, desk mask and type changed by plain SQL hold at the next command of every gateway, in both directions."""
+    forbidden: dict[str, dict[str, Any]] = {
+        "brands = '{other}'": {"brand": "default"},
+        "desk_mask = 'DESK_US'": {"desk": "DESK_EU"},
+        "type = 10": {"created_by": 11},
+        "type = 9": {},
+    }
+    allowed: dict[str, dict[str, Any]] = {
+        "brands = '{default,other}'": {"brand": "other"},
+        "desk_mask = 'DESK_*'": {"desk": "DESK_EU"},
+        "type = 11": {"created_by": 11},
+        "type = 1": {},
+    }
+    for (taken, event), given in zip(forbidden.items(), allowed, strict=True):
+        before = await db.fetchval("SELECT count(*) FROM calendar_event")
+        await db.execute(f"UPDATE manager SET {taken} WHERE id = 10")
+        assert [("FORBIDDEN", next(iter(event), None))] * 2 == await answers(two, **event)
+        assert before == await db.fetchval("SELECT count(*) FROM calendar_event")
+        await db.execute(f"UPDATE manager SET {given} WHERE id = 10")
+        assert [200] * 2 == await answers(two, **allowed[given])
+
+
+async def test_refusal_rests_on_the_rights_of_now(two: list[Client], db: Any) -> None:
+    """What was refused by the remembered rights is asked again of the database before it is answered."""
+    assert [("FORBIDDEN", "brand")] * 2 == await answers(two, brand="other")
+    await db.execute("UPDATE manager SET brands = '{other}' WHERE id = 10")
+    assert [200] * 2 == await answers(two, brand="other")
+
+
+async def test_session_ended_in_the_database_stops_at_the_next_command(start: Start, connect: Any, db: Any) -> None:
+    """The next command on every gateway is 401 and writes nothing, whatever it is; then its socket closes with 4501."""
+    gateways = [await start(), await start()]
+    for end in (
+        "UPDATE session SET revoked_time = 1",
+        "UPDATE session SET expires_time = 1",
+        "DELETE FROM session",
+        "UPDATE manager SET disabled = true WHERE id = 10",
+        "DELETE FROM manager WHERE id = 10",
+    ):
+        await db.execute("UPDATE manager SET disabled = false")
+        first, second, third = clients = [await connect(gateways[0]), *[await connect(gateways[1]) for _ in range(2)]]
+        await first.add()
+        await second.add()
+        before = await db.fetchval("SELECT count(*) FROM calendar_event")
+        await db.execute(end)
+        replies = [await first.command("MngAddCalendarEvent", EVENT), await second.command("MngLogout")]
+        replies.append(await third.command("MngAddCalendarEvent", EVENT))
+        assert (end, [401] * 3) == (end, [reply["status"] for reply in replies])
+        assert (end, [4501] * 3) == (end, [await client.closed() for client in clients])
+        assert before == await db.fetchval("SELECT count(*) FROM calendar_event")
+
+
+async def test_session_ended_is_told_before_anything_wrong_with_the_data(two: list[Client], db: Any) -> None:
+    """A command with bad data, or without the right, is 401 too once the session is over."""
+    await db.execute("UPDATE session SET revoked_time = 1")
+    wrong = [{"title": ""}, {"brand": "other"}]
+    replies = [await client.command("MngAddCalendarEvent", {**EVENT, **data}) for client, data in zip(two, wrong, strict=True)]
+    assert [401, 401] == [reply["status"] for reply in replies]
+
+
+async def test_commands_before_login_are_401(gateway: Running, connect: Any) -> None:
+    """Every command needs a session but MngLogin and HealthCheck; it is told before anything wrong with the data."""
+    client = await connect(gateway, login=None)
+    replies = {name: (await client.command(name, {"no such": 1}))["error"] for name in COMMANDS}
+    open_to_all = dict.fromkeys(("MngLogin", "HealthCheck"), "INVALID_DATA")
+    assert dict.fromkeys(COMMANDS, "UNAUTHORIZED") | open_to_all == replies
+    assert 200 == (await client.command("HealthCheck"))["status"]
+
+
+async def test_access_sent_by_a_client_changes_nothing(gateway: Running, connect: Any) -> None:
+    """`data.__access` is dropped unread: the session's manager and rights stand."""
+    client = await connect(gateway)
+    event = await client.add(__access={"manager_id": 99, "type": 11, "brands": ["other"], "desk_mask": "*"})
+    assert (10, "default") == (event["created_by"], event["brand"])

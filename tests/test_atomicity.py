@@ -1,0 +1,104 @@
+"""An add that is torn apart in the middle: neither its event nor its participants are stored, and the answer says so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.held import HELD, PATIENT, held_adds, row_counts
+from tests.process import gateway_process, until
+
+NOTHING = (0, 0)
+both_moments = pytest.mark.parametrize("when", ["BEFORE", "AFTER"])
+
+
+@both_moments
+async def test_add_of_a_killed_gateway_stores_nothing(scratch_dir, dsn, db, connect, when):
+    """A gateway killed with an add in the middle leaves neither row, also once the add could go on."""
+    async with held_adds(dsn, when) as hold, gateway_process(scratch_dir, database_url=dsn, **PATIENT) as gateway:
+        client = await connect(gateway)
+        command = asyncio.create_task(client.command("MngAddCalendarEvent", HELD))
+        await hold.begun()
+        await gateway.kill()
+        with pytest.raises(Exception, match="no close frame"):
+            await command
+        assert NOTHING == await row_counts(db)
+        await hold.given_up()
+        await hold.release()
+        assert NOTHING == await row_counts(db)
+
+
+@both_moments
+async def test_add_of_a_terminated_backend_stores_nothing(start, dsn, db, connect, when):
+    """PostgreSQL said that it ended the statement: the client learns that nothing was done, and the next add works."""
+    gateway = await start(**PATIENT)
+    async with held_adds(dsn, when) as hold:
+        client = await connect(gateway)
+        command = asyncio.create_task(client.command("MngAddCalendarEvent", HELD))
+        pid = await hold.begun()
+        await db.execute("SELECT pg_terminate_backend($1)", pid)
+        reply = await command
+        assert [503, "NO_SERVICE", "not_executed"] == [reply["status"], reply["error"], reply["outcome"]]
+        await hold.release()
+        assert NOTHING == await row_counts(db)
+        await client.add()
+        assert (1, 1) == await row_counts(db)
+
+
+@both_moments
+async def test_add_of_a_killed_backend_stores_nothing(start, dsn, connect, when):
+    """The link broke without an answer: the outcome is unknown to the gateway, and in truth nothing was stored."""
+    gateway = await start(**PATIENT)
+    async with held_adds(dsn, when) as hold:
+        client = await connect(gateway)
+        command = asyncio.create_task(client.command("MngAddCalendarEvent", HELD))
+        pid = await hold.begun()
+        os.kill(pid, signal.SIGKILL)
+        reply = await command
+    assert [503, "NO_SERVICE", "unknown"] == [reply["status"], reply["error"], reply["outcome"]]
+    db = await recovered(dsn)
+    try:
+        assert NOTHING == await row_counts(db)
+        await until(lambda: client.command("MngAddCalendarEvent", HELD | {"participants": []}), lambda r: r["status"] == 200)
+        assert (1, 1) == await row_counts(db)
+    finally:
+        await db.close()
+
+
+async def recovered(dsn: str) -> Any:
+    """A connection to PostgreSQL as soon as it has recovered from the loss of a backend."""
+
+    async def connection() -> Any:
+        try:
+            return await asyncpg.connect(dsn)
+        except (OSError, asyncpg.PostgresError):
+            return None
+
+    return await until(connection)
+
+
+async def test_statement_is_prepared_once_for_a_connection(start, dsn, db, connect):
+    """An add is one message to PostgreSQL: nothing is sent before it that would have to be told apart when it is lost."""
+    gateway = await start(db_connections_max=1)
+    client = await connect(gateway)
+    await client.add()
+    pool = gateway.gateway._db._pool
+    prepared = "SELECT name FROM pg_prepared_statements WHERE statement LIKE $1"
+    before = await pool.fetch(prepared, "%INSERT INTO calendar_participant%")
+    await client.add()
+    assert before
+    assert before == await pool.fetch(prepared, "%INSERT INTO calendar_participant%")
+
+
+async def test_idle_connection_holds_no_lock(start, db):
+    """A connection that was opened and not yet used is in no transaction: a step of the schema need not wait for it."""
+    await start()
+    assert 0 == await db.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'crm-gateway' AND datname"
+        " = current_database() AND state <> 'idle'"
+    )

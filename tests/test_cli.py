@@ -1,0 +1,234 @@
+"""The command line as operators run it: real processes on a PostgreSQL of the tests' own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import msgspec
+import pytest
+
+from tests.client import EVENT, WAIT_SECONDS
+from tests.conftest import PASSWORD, SECRET, Running
+
+EVENT_TEXT = msgspec.json.encode(EVENT).decode()
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Coroutine[Any, Any, Ended]]
+
+
+async def run(*arguments: str, stdin: str = "", **settings: str) -> Ended:
+    """Runs `gateway ...` to its end with these settings alone."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    environment |= {f"GATEWAY_{name.upper()}": value for name, value in settings.items()}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", *arguments), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+    )
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            out, err = await process.communicate(stdin.encode("utf-8", "surrogateescape"))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+def assert_refused(ended: dict[tuple[tuple[str, ...], str], Ended]) -> None:
+    """Each command ended with code 2, nothing on standard output, and the message; with no traceback."""
+    for (arguments, told), (code, out, err) in ended.items():
+        assert (arguments, 2, "") == (arguments, code, out)
+        assert told in err
+        assert "Traceback" not in err
+
+
+@pytest.fixture
+def cli(dsn: str) -> Run:
+    """Runs a command on the test's database, with the secret of the tests' gateways."""
+
+    async def run_here(*arguments: str, stdin: str = "", **settings: str) -> Ended:
+        return await run(*arguments, stdin=stdin, **{"database_url": dsn, "token_secret": SECRET, **settings})
+
+    return run_here
+
+
+@pytest.fixture
+async def empty_dsn(dsn: str, template_dsn: str) -> Any:
+    """A database with nothing in it."""
+    admin = await asyncpg.connect(template_dsn)
+    await admin.execute("CREATE DATABASE test_empty TEMPLATE template0")
+    yield urlunsplit(urlsplit(dsn)._replace(path="/test_empty"))
+    await admin.execute("DROP DATABASE test_empty WITH (FORCE)")
+    await admin.close()
+
+
+async def test_help_is_worth_reading() -> None:
+    """`--help` of every command tells what it does, and the first steps; an unknown command is 2."""
+    names = ("", "serve", "send", "manager", "token", "schema check")
+    helps = dict(zip(names, await asyncio.gather(*[run(*name.split(), "--help") for name in names]), strict=True))
+    assert dict.fromkeys(helps, (0, "")) == {name: (ended.code, ended.err) for name, ended in helps.items()}
+    for word in ("gateway serve", "gateway schema apply", "GATEWAY_DATABASE_URL", "manager", "token", "settings"):
+        assert word in helps[""].out
+    assert {"add", "list", "disable", "enable", "passwd"} <= set(helps["manager"].out.split())
+    assert "Exit code 0" in helps["send"].out
+    assert 2 == (await run("nonsense")).code
+
+
+async def test_send_tells_success_by_its_exit_code(gateway: Running, cli: Run, scratch_dir: Path) -> None:
+    """0 with status 200, 1 with another; data as text, from a file and from standard input; by login and by token."""
+    url, password, data = ("--url", gateway.url), scratch_dir / "send-password", scratch_dir / "send-event.json"
+    password.write_text(PASSWORD + "\n")
+    data.write_text(EVENT_TEXT)
+    by_login = ("send", "MngAddCalendarEvent", *url, "--login", "10", "--password-file", str(password))
+    token = (await cli("token", "--manager", "11")).out.strip()
+    by_token = ("send", "MngAddCalendarEvent", *url, "--token", token, "--ext-id", "mine")
+    ended = await asyncio.gather(
+        cli("send", "HealthCheck", *url),
+        cli(*by_login, "--data", EVENT_TEXT),
+        cli(*by_token, "--data", f"@{data}"),
+        cli("send", "MngAddCalendarEvent", "--data", "-", stdin=EVENT_TEXT, url=gateway.url, token=token),
+        cli("send", "MngAddCalendarEvent", *url, "--data", EVENT_TEXT),
+        cli(*by_token),
+        cli(*by_token, "--data", "[]"),
+    )
+    replies = [msgspec.json.decode(each.out) for each in ended]
+    assert [(0, 200)] * 4 + [(1, 401), (1, 400), (1, 400)] == [
+        (each.code, reply["status"]) for each, reply in zip(ended, replies, strict=True)
+    ]
+    assert [10, 11, 11] == [reply["data"]["event"]["created_by"] for reply in replies[1:4]]
+    assert ["1", "1", "mine"] == [reply["extID"] for reply in replies[:3]]
+
+
+async def test_send_without_a_reply_is_2_with_a_message(gateway: Running, cli: Run, scratch_dir: Path) -> None:
+    """Nobody there, no address, data that is none, a refused sign-in: one message, and no traceback."""
+    latin, wrong = scratch_dir / "latin-1.json", scratch_dir / "wrong-password"
+    latin.write_bytes(b'{"title":"\xe9"}')
+    wrong.write_text("wrong")
+    refused = {
+        ("--url", "ws://127.0.0.1:1"): "does a gateway run there",
+        ("--url", "nonsense"): "does a gateway run there",
+        ("--url", "ws://127.0.0.1:99999"): "does a gateway run there",
+        ("--data", "{"): "--data is not JSON",
+        ("--data", "-"): "--data is not JSON",
+        ("--data", "@/no/such/file"): "No such file",
+        ("--data", f"@{latin}"): "--data is not JSON",
+        ("--url", gateway.url, "--login", "10", "--password-file", str(wrong)): "Sign-in as 10 was refused",
+    }
+    ended = await asyncio.gather(*[cli("send", "HealthCheck", *arguments) for arguments in refused])
+    assert_refused(dict(zip(refused.items(), ended, strict=True)))
+
+
+async def test_token_is_printed_alone_and_works(gateway: Running, cli: Run, connect: Any, db: Any) -> None:
+    """One line, the token; it is of a session of the manager, as long as asked; no token without a manager to have it."""
+    before = int(time.time())
+    printed = await cli("token", "--manager", "11", "--seconds", "100")
+    assert (0, "") == (printed.code, printed.err)
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", printed.out)
+    client = await connect(gateway, login=None, additional_headers={"Authorization": f"Bearer {printed.out.strip()}"})
+    assert 11 == (await client.add())["created_by"]
+    assert before + 100 <= await db.fetchval("SELECT expires_time FROM session") <= int(time.time()) + 100
+    await db.execute("UPDATE manager SET disabled = true WHERE id = 12")
+    for arguments, told in (("99", "There is no manager 99"), ("12", "gateway manager enable 12")):
+        refused = await cli("token", "--manager", arguments)
+        assert (2, "") == refused[:2]
+        assert told in refused.err
+    assert "GATEWAY_TOKEN_SECRET is not set" in (await cli("token", "--manager", "11", token_secret="")).err
+
+
+async def test_manager_is_kept_while_the_gateway_runs(gateway: Running, cli: Run, connect: Any) -> None:
+    """One added signs in; disabled is out at the next command, enabled is in again, a new password ends the session."""
+    client = await connect(gateway, login=None)
+    add = ("manager", "add", "--id", "20", "--login", "anna", "--brand", "b", "--brand", "a", "--type", "crm_admin")
+    assert Ended(0, "Manager 20 added.\n", "") == await cli(*add, "--password-file", "-", stdin=f"{PASSWORD}\n")
+    assert ["b", "a"] == (await client.login("anna", PASSWORD))["brands"]
+    assert "b" == (await client.add(created_by=99))["brand"]
+    listed = (await cli("manager", "list")).out.splitlines()
+    assert ["20", "anna", "CRM_ADMIN", "enabled", "*", "b,a"] == listed[-1].split()
+    assert 5 == len(listed)
+
+    assert 0 == (await cli("manager", "disable", "20")).code
+    assert 401 == (await client.command("MngAddCalendarEvent", EVENT))["status"]
+    assert "disabled" in (await cli("manager", "list")).out
+    assert 0 == (await cli("manager", "enable", "20")).code
+    client = await connect(gateway, login=None)
+    await client.login("anna", PASSWORD)
+
+    assert 0 == (await cli("manager", "passwd", "20", "--password-file", "-", stdin="another")).code
+    assert 401 == (await client.command("MngAddCalendarEvent", EVENT))["status"]
+    client = await connect(gateway, login=None)
+    answers = [await client.command("MngLogin", {"login": "anna", "password": word}) for word in (PASSWORD, "another")]
+    assert [401, 200] == [answer["status"] for answer in answers]
+
+
+async def test_manager_with_something_wrong_is_2_with_a_message(cli: Run) -> None:
+    """What is wrong is one message; neither it nor anything else repeats the password."""
+    new = ("manager", "add", "--login", "anna", "--brand", "default", "--password-file", "-")
+    refused = {
+        (*new, "--id", "10"): "gateway: A manager with this id exists already",
+        (*new, "--id", "20", "--type", "KING"): "Invalid value for '--type'",
+        ("manager", "disable", "99"): "gateway: There is no manager 99",
+        ("manager", "passwd", "99", "--password-file", "-"): "gateway: There is no manager 99",
+    }
+    ended = await asyncio.gather(*[cli(*arguments, stdin="hidden") for arguments in refused])
+    assert_refused(dict(zip(refused.items(), ended, strict=True)))
+    assert "hidden" not in str(ended)
+
+
+async def test_schema_is_checked_and_applied(empty_dsn: str, cli: Run) -> None:
+    """An empty database is told with the command to run, taken forward, and left as it is; a newer one is told too."""
+    here = {"database_url": empty_dsn}
+    commands = (("schema", "check"), ("serve", "--port", "0"), ("manager", "list"), ("token", "--manager", "10"))
+    for stopped in await asyncio.gather(*[cli(*command, **here) for command in commands]):
+        assert (2, "", "Run: gateway schema apply") == (stopped.code, stopped.out, stopped.err.rstrip()[-25:])
+    assert "it had 0." in (await cli("schema", "apply", **here)).out
+    assert "as before" in (await cli("schema", "apply", **here)).out
+    assert "as needed." in (await cli("schema", "check", **here)).out
+    db = await asyncpg.connect(empty_dsn)
+    assert 0 == await db.fetchval("SELECT count(*) FROM manager")
+    await db.execute("INSERT INTO schema_version (version) VALUES (99)")
+    await db.close()
+    again = (("schema", "check"), ("schema", "apply"), ("serve", "--port", "0"))
+    for stopped in await asyncio.gather(*[cli(*command, **here) for command in again]):
+        assert 2 == stopped.code
+        assert "has version 99, newer than this gateway's" in stopped.err
+
+
+async def test_settings_are_listed_with_secrets_masked(cli: Run) -> None:
+    """Value, unit, source and meaning of each; a misspelt variable is noted; a wrong one stops with a message."""
+    listed = await cli("settings", database_url="postgresql://u:hidden@h/x", port="81", prot="1")
+    assert 0 == listed.code
+    assert "GATEWAY_PORT = 81   [environment; a whole number from 0 to 65535]" in listed.out
+    assert "GATEWAY_PING_SECONDS = 20.0 seconds   [default; " in listed.out
+    assert "GATEWAY_TOKEN_SECRET = ********   [environment; " in listed.out
+    assert "Note: GATEWAY_PROT is no setting; did you mean GATEWAY_PORT?\n" == listed.err
+    assert "hidden" not in listed.out
+    assert SECRET not in listed.out
+    wrong = await cli("settings", port="x", log_level="loud")
+    assert (2, "", 2) == (wrong.code, wrong.out, len(wrong.err.splitlines()))
+
+
+async def test_serve_needs_a_secret_with_a_database_url(cli: Run) -> None:
+    """With GATEWAY_DATABASE_URL and no secret the start stops with a message that says how to make one."""
+    for arguments, settings in ((("serve",), {"token_secret": ""}), (("serve", "--log-level", "loud"), {})):
+        stopped = await cli(*arguments, port="0", **settings)
+        assert (2, "") == stopped[:2]
+        assert ("GATEWAY_TOKEN_SECRET is not set" if settings else "GATEWAY_LOG_LEVEL is 'loud'") in stopped.err
+        assert "Traceback" not in stopped.err
