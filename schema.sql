@@ -125,6 +125,7 @@ CREATE TABLE calendar_event (
 -- A manager who takes part. The owner has a row too, with role 0 and status 1. Written in the event's own transaction.
 --   role     0 organizer, 1 required, 2 optional
 --   status   0 invited, 1 accepted, 2 declined, 3 tentative
+--   start_time, end_time   copies of the event's, written by the same statement, so that an index finds a manager's month
 CREATE TABLE calendar_participant (
     event_id bigint NOT NULL,
     manager_id bigint NOT NULL,
@@ -132,6 +133,8 @@ CREATE TABLE calendar_participant (
     status smallint NOT NULL,
     created_time bigint NOT NULL,
     updated_time bigint NOT NULL,
+    start_time bigint NOT NULL,
+    end_time bigint NOT NULL,
     CONSTRAINT participant_once_per_event PRIMARY KEY (event_id, manager_id),
     CONSTRAINT participant_belongs_to_event FOREIGN KEY (event_id) REFERENCES calendar_event (id) ON DELETE CASCADE,
     CONSTRAINT participant_is_a_manager_id CHECK (manager_id > 0),
@@ -139,4 +142,25 @@ CREATE TABLE calendar_participant (
     CONSTRAINT answer_known CHECK (status BETWEEN 0 AND 3)
 );
 
-INSERT INTO schema_version (version) VALUES (1);
+-- Serves: everything a brand has, in the order of replies; paging behind a row.
+CREATE INDEX event_by_brand_and_start ON calendar_event (brand, start_time, id);
+
+-- Serves: a filter that names one desk.
+CREATE INDEX event_by_desk_and_start ON calendar_event (brand, desk, start_time, id);
+
+-- Serves: events that a manager created without taking part.
+CREATE INDEX event_by_creator_and_start ON calendar_event (created_by, start_time, id);
+
+-- Serve: the events of a customer, a lead, a trading account; most events have none.
+CREATE INDEX event_by_customer ON calendar_event (customer_id, start_time, id) WHERE customer_id <> 0;
+CREATE INDEX event_by_lead ON calendar_event (lead_id, start_time, id) WHERE lead_id <> 0;
+CREATE INDEX event_by_login ON calendar_event (login, start_time, id) WHERE login <> 0;
+
+-- Serves: events longer than a week that overlap a time; all others start within a week of it.
+CREATE INDEX long_event_by_end ON calendar_event (brand, end_time) WHERE end_time - start_time > 604800;
+
+-- Serve: the events a manager owns or takes part in, by their copied times.
+CREATE INDEX participant_by_manager_and_start ON calendar_participant (manager_id, start_time, event_id);
+CREATE INDEX long_participant_by_end ON calendar_participant (manager_id, end_time) WHERE end_time - start_time > 604800;
+
+INSERT INTO schema_version (version) VALUES (1), (2);

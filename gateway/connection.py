@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
-from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
-from websockets.protocol import OPEN
 
 from gateway import wire
 from gateway.dispatch import Dispatch, Pending
 from gateway.errors import CloseCode, CommandError
 from gateway.handshake import proof_of
+from gateway.outbox import Outbox
 from gateway.sessions import Identity
 from gateway.settings import Settings
 from gateway.watched_socket import WatchedSocket
-from gateway.wire import Authorization
+from gateway.wire import Authorization, Streamed
 
 CLOSE_SECONDS = 5.0
 """Time for the closing handshake before the transport is aborted: a few round trips of a bad link."""
@@ -27,6 +27,17 @@ SETTLE_SECONDS = 10.0
 """Time for commands in flight before a socket is closed all the same; more than their database limits add up to."""
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+async def close(socket: WatchedSocket, code: CloseCode, reason: str) -> None:
+    """Closes; a client that does not take part in time is cut off."""
+    try:
+        async with asyncio.timeout(CUT_SECONDS if code is CloseCode.TOO_SLOW else CLOSE_SECONDS):
+            await socket.close(code, reason)
+    except TimeoutError:
+        pass
+    finally:
+        socket.transport.abort()
 
 
 class Connection:
@@ -42,7 +53,8 @@ class Connection:
         self.pinged_at = 0.0
         self.blocked = False
         self._dispatch = dispatch
-        self._settings = settings
+        self._unreadable_max = settings.unreadable_frames_max
+        self._outbox = Outbox(socket, settings)
         self._spawn = spawn
         self._slots = asyncio.Semaphore(settings.in_flight_max)
         self._unanswered = 0
@@ -50,25 +62,17 @@ class Connection:
         self._settled.set()
         self._unreadable_in_a_row = 0
         self._ending = False
-        self._written_bytes = 0
-        self._taken_bytes = 0
-        self._progress_at = socket.loop.time()
+        self._closing_since: float | None = None
 
     async def run(self) -> None:
         """Serves the socket until it closes, and returns when the last of its commands has ended."""
         if not await self._prove():
             return
-        async with asyncio.TaskGroup() as commands:
-            try:
-                async for message in self.socket:
-                    # While ending, messages are read and dropped: the client's half of the closing comes behind them.
-                    if self._ending:
-                        continue
-                    self.blocked = True
-                    await self._take(message, commands)
-                    self.blocked = False
-            except ConnectionClosed:
-                return
+        try:
+            async with asyncio.TaskGroup() as commands:
+                await self._read(commands)
+        finally:
+            self._settled.set()  # a cancelled command may never have begun, and counts itself off no more
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Stops reading, lets commands in flight be answered, then closes. Only the first call counts."""
@@ -86,8 +90,8 @@ class Connection:
         self.socket.transport.abort()
 
     def tell(self, payload: bytes) -> None:
-        """Writes a message that no command asked for; a client whose outbox is full is cut instead."""
-        self._write(payload)
+        """Writes a message that no command asked for."""
+        self._outbox.write(payload)
 
     def ping(self) -> None:
         """Asks the client for a sign of life; any byte from it counts as one."""
@@ -95,14 +99,17 @@ class Connection:
         self.socket.protocol.send_ping(b"")
         self.socket.send_data()
 
-    def check_progress(self, now: float) -> None:
-        """Cuts a client that takes nothing of what waits for it."""
-        waiting = self.socket.transport.get_write_buffer_size()
-        taken = self._written_bytes - waiting
-        if waiting == 0 or taken != self._taken_bytes:
-            self._taken_bytes, self._progress_at = taken, now
-        elif now - self._progress_at > self._settings.outbox_stall_seconds:
+    def check_outbox(self, now: float) -> None:
+        """Cuts a client that does not read what waits for it."""
+        if self._outbox.overdue(now):
             self.end(CloseCode.TOO_SLOW, "the client does not read")
+
+    def check_closing(self, now: float) -> None:
+        """Cuts off a client that leaves the closing of its socket unfinished, whoever began it."""
+        if self._closing_since is None:
+            self._closing_since = now
+        elif now - self._closing_since > CLOSE_SECONDS:
+            self.abort()
 
     async def _prove(self) -> bool:
         """Takes the proof in the upgrade request, if there is one. A bad one closes: a browser sees no HTTP status."""
@@ -113,17 +120,27 @@ class Connection:
         try:
             if await self._dispatch.authorize(token, self.identity):
                 return True
-            await self.socket.close(CloseCode.PROOF_REFUSED, "the proof of identity was refused")
+            await close(self.socket, CloseCode.PROOF_REFUSED, "the proof of identity was refused")
         except CommandError as error:
-            await self.socket.close(CloseCode.SERVICE_RESTART, error.message)
+            await close(self.socket, CloseCode.SERVICE_RESTART, error.message)
         return False
+
+    async def _read(self, commands: asyncio.TaskGroup) -> None:
+        with suppress(ConnectionClosed):
+            async for message in self.socket:
+                # While ending, messages are read and dropped: the client's half of the closing comes behind them.
+                if self._ending:
+                    continue
+                self.blocked = True
+                await self._take(message, commands)
+                self.blocked = False
 
     async def _take(self, message: str | bytes, commands: asyncio.TaskGroup) -> None:
         if not isinstance(message, str):
             self.end(CloseCode.UNSUPPORTED_DATA, "send text, not binary")
             return
         if message == "ping":
-            await self._send(b"pong")
+            await self._outbox.send(b"pong")
             return
         found = self._dispatch.read(message, self.identity)
         if isinstance(found, Pending):
@@ -135,13 +152,16 @@ class Connection:
         elif isinstance(found, Authorization):
             await self._authorize(found.token)
         else:
-            await self._send(found.payload)
+            await self._outbox.send(found.payload)
             self._count_unreadable(unreadable=found.unreadable)
 
     async def _answer(self, pending: Pending) -> None:
         try:
             reply = await self._dispatch.answer(pending, self.identity)
-            await self._send(reply.payload)
+            if isinstance(reply.payload, Streamed):
+                await self._outbox.stream(reply.payload)
+            else:
+                await self._outbox.send(reply.payload)
         finally:
             self._slots.release()
             self._unanswered -= 1
@@ -154,43 +174,21 @@ class Connection:
         try:
             accepted = await self._dispatch.authorize(token, self.identity)
         except CommandError as error:
-            await self._send(wire.authorization_reply(error.code))
+            await self._outbox.send(wire.authorization_reply(error.code))
         else:
-            await self._send(wire.authorization_reply(None if accepted else "INVALID_TOKEN"))
+            await self._outbox.send(wire.authorization_reply(None if accepted else "INVALID_TOKEN"))
 
     def _count_unreadable(self, *, unreadable: bool) -> None:
         self._unreadable_in_a_row = self._unreadable_in_a_row + 1 if unreadable else 0
-        if self._unreadable_in_a_row >= self._settings.unreadable_frames_max:
+        if self._unreadable_in_a_row >= self._unreadable_max:
             self.end(CloseCode.UNREADABLE_FRAMES, "too many frames without a readable extID")
 
-    async def _send(self, payload: bytes) -> None:
-        """Writes, then waits while more is buffered than the client takes: that holds the command's slot."""
-        self._write(payload)
-        if self.socket.paused:
-            await self.socket.drain()
-
-    def _write(self, payload: bytes) -> None:
-        if self.socket.state is not OPEN:
-            return
-        if self.socket.transport.get_write_buffer_size() + len(payload) > self._settings.outbox_bytes_max:
-            self.end(CloseCode.TOO_SLOW, "the client does not read")
-            return
-        self._written_bytes += len(payload)
-        broadcast((self.socket,), payload, text=True)
-
     async def _end(self, code: CloseCode, reason: str) -> None:
-        slow = code is CloseCode.TOO_SLOW
         try:
-            async with asyncio.timeout(0 if slow else SETTLE_SECONDS):
+            async with asyncio.timeout(0 if code is CloseCode.TOO_SLOW else SETTLE_SECONDS):
                 await self._settled.wait()
         except TimeoutError:
             if code is CloseCode.SERVICE_RESTART:  # 1012 promises that what is unanswered was not executed
                 self.abort()
                 return
-        try:
-            async with asyncio.timeout(CUT_SECONDS if slow else CLOSE_SECONDS):
-                await self.socket.close(code, reason)
-        except TimeoutError:
-            pass
-        finally:
-            self.socket.transport.abort()
+        await close(self.socket, code, reason)

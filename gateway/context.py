@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.access import Access
-from gateway.calendar_store import CalendarStore
+from gateway.calendar_store.event_filter import EventReader
+from gateway.calendar_store.store import CalendarStore
 from gateway.errors import CommandError, ErrorCode
 from gateway.passwords import Passwords
 from gateway.sessions import Identity, Sessions
@@ -21,6 +22,7 @@ class Services(NamedTuple):
     sessions: Sessions
     passwords: Passwords
     calendar: CalendarStore
+    event_reader: EventReader
 
 
 class Context(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -14,6 +14,9 @@ from gateway.settings import Settings
 
 RETRY_AFTER_MS = 1000
 """A restarted PostgreSQL takes some one second to serve again."""
+
+STREAM_ROWS = 200
+"""Rows of a stream fetched at once: some 160 KB, a few milliseconds of the event loop."""
 
 Row = asyncpg.Record
 
@@ -31,8 +34,9 @@ class Statement(NamedTuple):
 class Database:
     """Runs statements, each on a pooled connection. Raises CommandError with the outcome that the contract defines."""
 
-    def __init__(self, pool: asyncpg.Pool[Row], settings: Settings) -> None:
+    def __init__(self, pool: asyncpg.Pool[Row], streams: asyncpg.Pool[Row], settings: Settings) -> None:
         self._pool = pool
+        self._streams = streams
         self._acquire_seconds = settings.db_acquire_seconds
 
     async def fetch(self, statement: Statement, *args: object) -> list[Row]:
@@ -42,9 +46,9 @@ class Database:
         PostgreSQL answered with an error, and what never left, is `not_executed`. A prepared statement leaves as one
         message, and statements are prepared when a connection opens, so nothing leaves before the statement itself.
         """
-        async with self._connection() as db:
+        async with self._connection(self._pool) as db:
             try:
-                prepared = await db.prepare(statement.sql)
+                prepared = await _prepared(db, statement)
             except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
                 raise failure_of(error, Outcome.NOT_EXECUTED) from error
             try:
@@ -58,10 +62,21 @@ class Database:
         rows = await self.fetch(statement, *args)
         return rows[0] if rows else None
 
+    async def stream(self, statement: Statement, *args: object) -> AsyncGenerator[list[Row], None]:
+        """The rows of a read in batches, from one snapshot, on a connection of their own that is held until the end."""
+        async with self._connection(self._streams) as db:
+            try:
+                async with db.transaction():
+                    cursor = await db.cursor(statement.sql, *args)
+                    while rows := await cursor.fetch(STREAM_ROWS):
+                        yield rows
+            except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+                raise failure_of(error, Outcome.NOT_EXECUTED) from error
+
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
+    async def _connection(self, pool: asyncpg.Pool[Row]) -> AsyncIterator[Any]:
         try:
-            db = await self._pool.acquire(timeout=self._acquire_seconds)
+            db = await pool.acquire(timeout=self._acquire_seconds)
         except TimeoutError as error:
             raise _no_service("no database connection was free in time") from error
         except (asyncpg.PostgresError, *_LOST) as error:
@@ -71,7 +86,7 @@ class Database:
         finally:
             # A connection that cannot be given back has been terminated; the answer to the command stands as it is.
             with suppress(TimeoutError, asyncpg.PostgresError, *_LOST):
-                await self._pool.release(db, timeout=self._acquire_seconds)
+                await pool.release(db, timeout=self._acquire_seconds)
 
 
 @asynccontextmanager
@@ -80,27 +95,40 @@ async def open_database(settings: Settings, dsn: str, warm: Sequence[Statement] 
 
     async def prepare(db: Any) -> None:
         for statement in warm:
-            await db.prepare(statement.sql)
+            await _prepared(db, statement)
+        # Preparing opens a transaction, which would keep its locks on the tables until the connection's first use.
+        await db.execute("SELECT 1")
 
+    arguments = connect_arguments(settings, dsn)
+    # A stream waits for its reader between two batches, within a transaction.
+    patience = {"idle_in_transaction_session_timeout": _ms(settings.outbox_stall_seconds + settings.db_command_seconds)}
+    for_streams = arguments | {"server_settings": arguments["server_settings"] | patience}
+    pools: list[asyncpg.Pool[Row]] = []
     try:
-        pool = await asyncpg.create_pool(
-            min_size=1,
-            max_size=settings.db_connections_max,
+        pools.append(await _open_pool(arguments, 1, settings.db_connections_max, prepare))
+        pools.append(await _open_pool(for_streams, 0, settings.streams_max, None))
+        yield Database(pools[0], pools[1], settings)
+    finally:
+        for pool in pools:
+            try:
+                await asyncio.wait_for(pool.close(), settings.db_command_seconds)
+            except TimeoutError:
+                pool.terminate()
+
+
+async def _open_pool(arguments: dict[str, Any], min_size: int, max_size: int, init: Any) -> asyncpg.Pool[Row]:
+    try:
+        return await asyncpg.create_pool(
+            min_size=min_size,
+            max_size=max_size,
             max_inactive_connection_lifetime=0,
             max_queries=2**62,
-            init=prepare,
+            init=init,
             reset=_keep,
-            **connect_arguments(settings, dsn),
+            **arguments,
         )
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise unreachable(error) from error
-    try:
-        yield Database(pool, settings)
-    finally:
-        try:
-            await asyncio.wait_for(pool.close(), settings.db_command_seconds)
-        except TimeoutError:
-            pool.terminate()
 
 
 def connect_arguments(settings: Settings, dsn: str) -> dict[str, Any]:
@@ -116,6 +144,8 @@ def connect_arguments(settings: Settings, dsn: str) -> dict[str, Any]:
             "statement_timeout": _ms(settings.db_statement_seconds),
             "lock_timeout": _ms(settings.db_lock_seconds),
             "idle_in_transaction_session_timeout": _ms(settings.db_idle_transaction_seconds),
+            # What a killed gateway left waiting (for a lock, say) is given up instead of being committed at some later time.
+            "client_connection_check_interval": "100ms",
             # The plans hardly depend on the values, and planning each time costs more than running.
             "plan_cache_mode": "force_generic_plan",
             "jit": "off",
@@ -133,6 +163,8 @@ def unreachable(error: BaseException) -> StartupError:
 
 def failure_of(error: BaseException, lost: Outcome) -> CommandError:
     """The answer to a database error; `lost` is the outcome when no answer came at all."""
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError) and isinstance(error.__cause__, asyncpg.PostgresError):
+        error = error.__cause__  # PostgreSQL's last words: it said that it gave the statement up, then hung up
     if isinstance(error, TimeoutError):
         return CommandError(ErrorCode.TIMEOUT, "the database did not answer in time", outcome=lost)
     if isinstance(error, _LOST):
@@ -148,6 +180,11 @@ def failure_of(error: BaseException, lost: Outcome) -> CommandError:
 
 def _no_service(message: str, outcome: Outcome = Outcome.NOT_EXECUTED) -> CommandError:
     return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=RETRY_AFTER_MS)
+
+
+async def _prepared(db: Any, statement: Statement) -> Any:
+    """The statement as the connection remembers it. The public `prepare` would send it to PostgreSQL each time."""
+    return await db._prepare(statement.sql, use_cache=True)
 
 
 async def _keep(_db: object) -> None:

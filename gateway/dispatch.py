@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 from typing import NamedTuple
 
 import asyncpg
@@ -20,18 +21,24 @@ from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome, quoted
 from gateway.log import CommandLog, place_of
 from gateway.sessions import Identity, StaleAccessError
 from gateway.tokens import InvalidTokenError, Session
-from gateway.wire import Authorization, BadFrameError, Frame
+from gateway.wire import Authorization, BadFrameError, Frame, Streamed
 
 DECISIONS_MAX = 5
 """Times a command is decided anew because managers or sessions changed meanwhile, before it is answered with 503."""
 
 
-class Reply(NamedTuple):
-    """An answer as JSON. `ends_session`: the socket's own session is over. `unreadable`: the frame had no extID."""
+class Refusal(NamedTuple):
+    """The answer to a message that cannot become a command, as JSON. `unreadable`: it had no extID."""
 
     payload: bytes
+    unreadable: bool
+
+
+class Reply(NamedTuple):
+    """The answer to a command, as JSON, whole or in pieces. `ends_session`: the socket's own session is over."""
+
+    payload: bytes | Streamed
     ends_session: bool = False
-    unreadable: bool = False
 
 
 class Pending(NamedTuple):
@@ -51,7 +58,7 @@ class Dispatch:
         self._log = log
         self.draining = False
 
-    def read(self, message: str, identity: Identity) -> Pending | Authorization | Reply:
+    def read(self, message: str, identity: Identity) -> Pending | Authorization | Refusal:
         """Decodes a message; what cannot become a command is answered here."""
         started = time.perf_counter()
         try:
@@ -59,7 +66,7 @@ class Dispatch:
         except BadFrameError as bad:
             ext_id = None if bad.ext_id == b"null" else bad.ext_id.decode()
             self._log_failure("", ext_id, None, started, bad.error)
-            return Reply(wire.failure(bad.ext_id, bad.error), unreadable=ext_id is None)
+            return Refusal(wire.failure(bad.ext_id, bad.error), unreadable=ext_id is None)
         if isinstance(found, Authorization):
             return found
         return Pending(*found, identity.session, started)
@@ -82,7 +89,10 @@ class Dispatch:
         except Exception as raised:  # the one place where a bug becomes a reply
             error = self._internal(frame, manager_id, pending.started, raised)
         else:
-            self._log.success(frame.command, frame.ext_id, manager_id, pending.started)
+            ended = partial(self._log_success, frame, manager_id, pending.started)
+            if isinstance(data, Streamed):
+                return Reply(data.answering(ext_id, ended))
+            ended(None)
             return Reply(wire.success(ext_id, data))
         ends = error.code is ErrorCode.UNAUTHORIZED and session is not None and session is identity.session
         return Reply(wire.failure(ext_id, error), ends_session=ends)
@@ -132,7 +142,7 @@ class Dispatch:
 
     async def _run(
         self, command: Command, frame: Frame, fault: CommandError | None, session: Session | None, identity: Identity
-    ) -> bytes:
+    ) -> bytes | Streamed:
         """The reply's data. Decides anew whenever the access that the decision rests on has changed meanwhile."""
         if session is None:
             return await self._handle(command, frame, fault, Context(self._services, identity, None))
@@ -145,7 +155,9 @@ class Dispatch:
                 continue
         raise CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=1000)
 
-    async def _handle_confirmed(self, command: Command, frame: Frame, fault: CommandError | None, context: Context) -> bytes:
+    async def _handle_confirmed(
+        self, command: Command, frame: Frame, fault: CommandError | None, context: Context
+    ) -> bytes | Streamed:
         """A refusal is given only to a session that is still live: its reason may have been found without the database."""
         access = context.require_access()
         try:
@@ -157,11 +169,12 @@ class Dispatch:
                 await self._services.sessions.confirm(access)
             raise
 
-    async def _handle(self, command: Command, frame: Frame, fault: CommandError | None, context: Context) -> bytes:
+    async def _handle(self, command: Command, frame: Frame, fault: CommandError | None, context: Context) -> bytes | Streamed:
         if fault is not None:
             raise fault
         request = _decoded(command, frame)
-        return wire.encode(await command.handler(context, request))
+        reply = await command.handler(context, request)
+        return reply if isinstance(reply, Streamed) else wire.encode(reply)
 
     async def _fresh_access(self, session: Session) -> Access:
         """The access as the database has it now."""
@@ -172,6 +185,15 @@ class Dispatch:
             except StaleAccessError:
                 continue
             return access
+
+    def _log_success(self, frame: Frame, manager_id: int | None, started: float, cut_off_by: Exception | None) -> None:
+        """A reply in pieces may fail after its first: the client then sees its connection end."""
+        if cut_off_by is None:
+            self._log.success(frame.command, frame.ext_id, manager_id, started)
+        else:
+            self._log.failure(
+                frame.command, frame.ext_id, manager_id, started, error="CUT_OFF", status=200, **place_of(cut_off_by)
+            )
 
     def _log_failure(
         self, command: str, ext_id: str | int | None, manager_id: int | None, started: float, error: CommandError
@@ -211,14 +233,11 @@ class Dispatch:
 def _decoded(command: Command, frame: Frame) -> object:
     """The request. Raises CommandError that names the field."""
     try:
-        return command.decode(frame.data)
-    except msgspec.ValidationError as error:
-        again = faults.without_repeats(frame.data)
-        if again is None:
-            raise faults.fault_of(error, command.request) from None
-    except RecursionError:
-        raise CommandError(ErrorCode.TOO_LARGE, "data is nested too deep") from None
-    try:
-        return command.decode(again)
+        try:
+            return command.decode(frame.data)
+        except msgspec.ValidationError:
+            return command.decode(faults.without_repeats(frame.data, command.request))
     except msgspec.ValidationError as error:
         raise faults.fault_of(error, command.request) from None
+    except RecursionError:
+        raise CommandError(ErrorCode.TOO_LARGE, "data is nested too deep") from None

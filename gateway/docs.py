@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -128,14 +129,13 @@ def _command_section(name: str, command: Command, exchanges: Sequence[Exchange])
     parts = [f"### {name}\n", _summary(command) + "\n"]
     fields = _fields_table(command.request)
     parts.append(fields + "\n" if fields else "`data` has no fields.\n")
-    for struct in _structs_inside(command.request):
-        parts.append(f"`{struct.__name__}`:\n\n{_fields_table(struct)}\n")
+    parts += [f"`{struct.__name__}`:\n\n{_fields_table(struct)}\n" for struct in _structs_inside(command.request)]
     parts += [f"    {exchange.frame}\n    {exchange.reply}\n" for exchange in exchanges]
     return "\n".join(parts)
 
 
 def _summary(command: Command) -> str:
-    module = typing.cast(types.ModuleType, __import__(command.handler.__module__, fromlist=["_"]))
+    module = importlib.import_module(command.handler.__module__)
     needs = {"nothing": "Needs no session.", "session": "Needs a session.", "calendar": "Needs a session with the calendar."}
     what = (module.__doc__ or "").strip().partition(": ")[2]
     return f"{what[:1].upper()}{what[1:]} {needs[command.needs]} Reply: `{_reply_words(command.reply)}`."

@@ -78,7 +78,7 @@ class CommandError(Exception):
     """An error that answers a frame.
 
     `field` is a path into `data`, such as `participants[2].role`. The outcome is `not_executed` unless whoever raises
-    this cannot know whether PostgreSQL committed.
+    this cannot know whether PostgreSQL committed. `data` is JSON that the failure carries, such as the event as it is now.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class CommandError(Exception):
         field: str | None = None,
         outcome: Outcome = Outcome.NOT_EXECUTED,
         retry_after_ms: int | None = None,
+        data: bytes | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -96,6 +97,7 @@ class CommandError(Exception):
         self.field = field
         self.outcome = outcome
         self.retry_after_ms = retry_after_ms
+        self.data = data
 
 
 class CloseCode(IntEnum):
@@ -122,7 +124,7 @@ CLOSE_CODES: dict[CloseCode, str] = {
     CloseCode.UNSUPPORTED_DATA: "a binary message: the client is broken",
     CloseCode.INVALID_UTF8: "text that is not UTF-8: the client is broken",
     CloseCode.MESSAGE_TOO_BIG: "a message over `GATEWAY_FRAME_BYTES_MAX`, or in too many fragments",
-    CloseCode.NO_PONG: "no pong within `GATEWAY_PONG_TIMEOUT_SECONDS`",
+    CloseCode.NO_PONG: "no pong within `GATEWAY_PONG_TIMEOUT_SECONDS`, or a reply in pieces that could not be completed",
     CloseCode.SERVICE_RESTART: "the gateway restarts: come back; what is unanswered was not executed",
     CloseCode.TOO_SLOW: "the client does not read, or does not finish a message it began; it may see 1006",
     CloseCode.UNREADABLE_FRAMES: "too many frames in a row without a readable `extID`",

@@ -48,4 +48,4 @@ class Event(Struct, frozen=True, kw_only=True):
 class EventReply(Struct, frozen=True):
     """The answer of every command that concerns one event."""
 
-    event: Event
+    event: Event | Raw

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from gateway import calendar_store, schema, sessions, wire
-from gateway.calendar_store import CalendarStore
-from gateway.connection import Connection
+from gateway import schema, sessions, wire
+from gateway.calendar_store import store as calendar_store
+from gateway.calendar_store.event_filter import EventReader
+from gateway.calendar_store.store import CalendarStore
+from gateway.connection import Connection, close
 from gateway.context import Services
 from gateway.database import Database, Statement, connect_arguments, open_database
 from gateway.dispatch import Dispatch
@@ -115,7 +117,7 @@ class Gateway:
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, WatchedSocket)
         if len(self._connections) >= self._settings.connections_max:
-            await socket.close(CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
+            await close(socket, CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
             return
         connection = Connection(socket, self._dispatch, self._settings, self._tasks.create_task)
         self._connections.add(connection)
@@ -165,6 +167,18 @@ def socket_arguments(settings: Settings) -> dict[str, Any]:
 
 
 @asynccontextmanager
+async def owned(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Runs the loops as long as the block; one that fails ends the block."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(loop) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+
+
+@asynccontextmanager
 async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> AsyncIterator[Gateway]:
     """A gateway that serves. Raises StartupError when the database is away or of another version."""
     db_connection = await schema.connect(connect_arguments(settings, dsn))
@@ -176,10 +190,17 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
     try:
         async with open_database(settings, dsn, STATEMENTS) as db:
             session_store = Sessions(db, settings.session_seconds)
-            calendar = CalendarStore(db, session_store)
-            services = Services(settings, Tokens(settings), session_store, passwords, calendar)
+            calendar = CalendarStore(db, session_store, settings)
+            services = Services(
+                settings,
+                Tokens(settings),
+                session_store,
+                passwords,
+                calendar,
+                EventReader(db, session_store),
+            )
             gateway = Gateway(settings, services, db, logger)
-            async with gateway.serving():
+            async with owned(calendar.writers()), gateway.serving():
                 yield gateway
     finally:
         passwords.close()

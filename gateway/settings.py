@@ -7,6 +7,7 @@ read from the environment variable `GATEWAY_FRAME_BYTES_MAX`.
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,6 +20,8 @@ from gateway.errors import StartupError
 
 PREFIX = "GATEWAY_"
 MASK = "********"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+"""As browsers write it; what they never send could only be a mistake."""
 
 
 def _meta(meaning: str, *, secret: bool = False, **bounds: Any) -> Meta:
@@ -110,6 +113,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     db_connections_max: Annotated[
         int, _meta("most database connections; PostgreSQL's own default is 100 for all", ge=1, le=1000)
     ] = 10
+    commands_per_commit_max: Annotated[
+        int,
+        _meta("writes that wait together and share a statement and its commit; 1 shares nothing", ge=1, le=1000),
+    ] = 64
+    streams_max: Annotated[
+        int, _meta("replies of more than 500 events at once, each with a database connection of its own", ge=1, le=100)
+    ] = 2
     db_connect_seconds: Annotated[float, _meta("time to open a database connection", gt=0, le=60)] = 2.0
     db_acquire_seconds: Annotated[
         float, _meta("time a command waits for a free database connection, then NO_SERVICE", gt=0, le=60)
@@ -239,7 +249,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     """Settings that are right alone and wrong together."""
     if settings.token_secret and len(settings.token_secret) < 32:
         yield f"{PREFIX}TOKEN_SECRET is {len(settings.token_secret)} characters long: it must be 32 or more"
-    if settings.database_url and urlsplit(settings.database_url).scheme not in ("postgresql", "postgres"):
+    if settings.database_url and not _is_postgresql_url(settings.database_url):
         yield f"{PREFIX}DATABASE_URL must be like postgresql://user:password@host:5432/name"
     for smaller, larger in (
         ("db_statement_seconds", "db_command_seconds"),
@@ -251,9 +261,15 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         if low >= high:
             yield f"{PREFIX}{smaller.upper()} is {low}: it must be below {PREFIX}{larger.upper()}, which is {high}"
     for origin in settings.origins:
-        parts = urlsplit(origin)
-        if not (parts.scheme and parts.netloc) or origin != f"{parts.scheme}://{parts.netloc}":
-            yield f"{PREFIX}ORIGINS has {origin!r}: an origin is like https://crm.example.com, with no path"
+        if not _ORIGIN.fullmatch(origin):
+            yield f"{PREFIX}ORIGINS has {origin!r}: an origin is like https://crm.example.com, in lower case and with no path"
+
+
+def _is_postgresql_url(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("postgresql", "postgres")
+    except ValueError:  # brackets that hold no address
+        return False
 
 
 def _shown(name: str, value: object) -> str:

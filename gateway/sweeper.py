@@ -30,6 +30,8 @@ async def sweep(connections: Iterable[Connection], settings: Settings) -> None:
     for number, connection in enumerate(connections, start=1):
         if connection.socket.state is OPEN:
             _check(connection, settings)
+        else:
+            connection.check_closing(connection.socket.loop.time())
         if number % SLICE == 0:
             await asyncio.sleep(0)
 
@@ -37,7 +39,7 @@ async def sweep(connections: Iterable[Connection], settings: Settings) -> None:
 def _check(connection: Connection, settings: Settings) -> None:
     socket = connection.socket
     now = socket.loop.time()
-    connection.check_progress(now)
+    connection.check_outbox(now)
     if connection.blocked:
         socket.stand_still()
     silent_seconds = now - socket.heard_at

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
 from gateway.errors import ERRORS, CommandError, ErrorCode
-from gateway.faults import text_fault
+from gateway.faults import members_of, text_fault
 
 EXT_ID_CHARS_MAX = 128
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -28,6 +29,40 @@ class Frame(Struct, frozen=True):
     data: Raw = EMPTY
     token: str | None = field(name="__token", default=None)
     idempotency_key: Key | None = field(name="idempotencyKey", default=None)
+
+
+class Streamed:
+    """The `data` of a reply too large to hold: JSON in pieces. The first piece is there; `aclose` frees what feeds the rest."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None], source: AsyncGenerator[Any, None]) -> None:
+        self._first = first
+        self._rest = rest
+        self._source = source
+        self._ext_id = b"null"
+        self._ended: Callable[[Exception | None], None] = lambda _error: None
+
+    def answering(self, ext_id: bytes, ended: Callable[[Exception | None], None]) -> Streamed:
+        """Makes this the reply to the frame with that extID (JSON); `ended` is told how it went."""
+        self._ext_id = ext_id
+        self._ended = ended
+        return self
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The whole reply, with status 200."""
+        yield _success_head(self._ext_id) + self._first
+        try:
+            async for piece in self._rest:
+                yield piece
+        except Exception as error:
+            self._ended(error)
+            raise
+        yield b"}"
+        self._ended(None)
+
+    async def aclose(self) -> None:
+        """Ends what feeds the reply, finished or not, begun or not."""
+        await self._rest.aclose()
+        await self._source.aclose()
 
 
 class Authorization(Struct, frozen=True):
@@ -70,7 +105,11 @@ def read(message: str) -> tuple[Frame, CommandError | None] | Authorization:
 
 def success(ext_id: bytes, data: bytes) -> bytes:
     """A reply with status 200; both parts are JSON."""
-    return b'{"extID":' + ext_id + b',"status":200,"data":' + data + b"}"
+    return _success_head(ext_id) + data + b"}"
+
+
+def _success_head(ext_id: bytes) -> bytes:
+    return b'{"extID":' + ext_id + b',"status":200,"data":'
 
 
 def failure(ext_id: bytes, error: CommandError) -> bytes:
@@ -80,6 +119,8 @@ def failure(ext_id: bytes, error: CommandError) -> bytes:
         if (value := getattr(error, name)) is not None:
             reply[name] = value
     reply["outcome"] = error.outcome
+    if error.data is not None:
+        reply["data"] = Raw(error.data)
     return b'{"extID":' + ext_id + b"," + encode(reply)[1:]
 
 
@@ -110,7 +151,12 @@ def encode_ext_id(ext_id: str | int) -> bytes:
 
 def _nul_fault(data: Raw, message: str) -> CommandError | None:
     """Searches text for NUL, which JSON spells as an escape. The text `\\\\u0000` matches too, and is found innocent."""
-    return text_fault(json.loads(bytes(data), parse_int=str)) if "\\u0000" in message else None
+    if "\\u0000" not in message:
+        return None
+    try:
+        return text_fault(json.loads(bytes(data), parse_int=str))
+    except RecursionError:  # the two parsers' limits differ by a few levels
+        return CommandError(ErrorCode.TOO_LARGE, "data is nested too deep")
 
 
 def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorization:
@@ -131,31 +177,24 @@ def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorizat
         raise BadFrameError(_bad(fault))
     if fault := _top_level_fault(value):
         raise BadFrameError(_bad(fault), encode_ext_id(ext_id))
-    data = value.get("data") or {}
     frame = Frame(value["command"], ext_id, EMPTY, value.get("__token"), value.get("idempotencyKey"))
-    if fault_in_data := text_fault(data):
+    if fault_in_data := text_fault(value.get("data")):
         return frame, fault_in_data
-    return msgspec.structs.replace(frame, data=_encoded_again(data, message, ext_id)), None
+    return msgspec.structs.replace(frame, data=_data_of(message, ext_id)), None
 
 
-def _encoded_again(data: dict[str, Any], message: str, ext_id: str | int) -> Raw:
-    """`data` as JSON that the fast decoder takes: it had refused the first of two equal keys, or the nesting.
+def _data_of(message: str, ext_id: str | int) -> Raw:
+    """`data` as it was sent, from a message whose top level has the wrong type only in repeats that do not count.
 
-    Raises BadFrameError where the message is JSON to Python alone (NaN).
+    Raises BadFrameError where the message is JSON to Python alone (NaN), or nested too deep for the fast decoder.
     """
     try:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
+        data = members_of(message).get("data", EMPTY)
     except RecursionError:
-        raise BadFrameError(_bad("data is nested too deep"), encode_ext_id(ext_id)) from None
-    except ValueError:
-        raise BadFrameError(_bad("the message is not JSON: NaN and Infinity are no numbers"), encode_ext_id(ext_id)) from None
-    try:
-        msgspec.json.Decoder(Raw).decode(message)
-    except RecursionError:
-        raise BadFrameError(_bad("data is nested too deep"), encode_ext_id(ext_id)) from None
+        raise BadFrameError(_bad("the message is nested too deep"), encode_ext_id(ext_id)) from None
     except msgspec.MsgspecError as error:
         raise BadFrameError(_bad(f"the message is not JSON: {error}"), encode_ext_id(ext_id)) from None
-    return Raw(text)
+    return EMPTY if bytes(data) == b"null" else data
 
 
 def _ext_id_fault(ext_id: Any) -> str | None:

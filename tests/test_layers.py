@@ -12,11 +12,11 @@ ROOT = Path(gateway.__file__).parent
 
 LAYERS = {
     0: ("errors", "settings", "log", "__init__"),
-    1: ("database", "schema", "schema_steps", "embedded", "fields", "faults", "wire", "event", "passwords", "tokens"),
+    1: ("database", "group_commit", "schema", "schema_steps", "embedded", "fields", "faults", "wire", "event", "passwords", "tokens"),
     2: ("access", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),
     4: ("dispatch",),
-    5: ("watched_socket", "handshake", "connection", "sweeper"),
+    5: ("watched_socket", "handshake", "outbox", "connection", "sweeper"),
     6: ("server", "backend"),
     7: ("cli", "__main__", "docs"),
 }

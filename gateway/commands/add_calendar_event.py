@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from gateway.access import Access
 from gateway.commands.event_fields import checked_participants, checked_text, checked_times
+from gateway.commands.participants import ParticipantGiven, given_rows, participants_of
 from gateway.context import Context
-from gateway.event import Event, EventReply, Participant
+from gateway.event import Event, EventReply
 from gateway.fields import (
     NULL,
     Code,
@@ -19,27 +20,12 @@ from gateway.fields import (
     Id,
     Integer,
     NotBlank,
-    ParticipantStatus,
     Priority,
     RemindBefore,
     Request,
-    Role,
     StartTime,
     Time,
 )
-
-OWNER_ROLE, OWNER_STATUS = 0, 1
-
-
-class ParticipantGiven(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A participant as a client sends it; `event_id` is taken and ignored, so that a list just read can be sent back."""
-
-    manager_id: Id
-    role: Role | None = None
-    status: ParticipantStatus | None = None
-    created_time: Time | None = None
-    updated_time: Time | None = None
-    event_id: Raw = NULL
 
 
 class AddCalendarEvent(Request, frozen=True, kw_only=True):
@@ -110,33 +96,7 @@ def _event(event_id: int, request: AddCalendarEvent, access: Access, brand: str,
         created_time=now,
         updated_time=now,
         version=1,
-        participants=_participants(event_id, owner, request, now),
-    )
-
-
-def _participants(event_id: int, owner: int, request: AddCalendarEvent, now: int) -> list[Participant]:
-    """The owner first, always organizer and accepted, then the others by manager id."""
-    if request.participants is None:
-        others = [
-            Participant(event_id, manager_id, 1, 0, now, now)
-            for manager_id in sorted(set(request.participant_manager_ids or ()))
-            if manager_id != owner
-        ]
-        return [Participant(event_id, owner, OWNER_ROLE, OWNER_STATUS, now, now), *others]
-    given = {row.manager_id: row for row in request.participants}
-    own = given.pop(owner, None)
-    created, updated = (own.created_time or now, own.updated_time or now) if own else (now, now)
-    return [
-        Participant(event_id, owner, OWNER_ROLE, OWNER_STATUS, created, updated),
-        *(
-            Participant(
-                event_id,
-                row.manager_id,
-                1 if row.role is None else row.role,
-                row.status or 0,
-                row.created_time or now,
-                row.updated_time or now,
-            )
-            for _, row in sorted(given.items())
+        participants=participants_of(
+            event_id, owner, given_rows(request.participants, request.participant_manager_ids) or (), {}, now
         ),
-    ]
+    )

@@ -8,14 +8,29 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.commands.add_calendar_event import AddCalendarEvent, add_calendar_event
+from gateway.commands.archive_calendar_event import ArchiveCalendarEvent, archive_calendar_event
+from gateway.commands.complete_calendar_event import CompleteCalendarEvent, complete_calendar_event
+from gateway.commands.delete_calendar_event import DeleteCalendarEvent, DeleteReply, delete_calendar_event
+from gateway.commands.get_calendar_event import GetCalendarEvent, get_calendar_event
+from gateway.commands.get_calendar_events_by_filter import (
+    GetCalendarEventsByFilter,
+    RowsReply,
+    get_calendar_events_by_filter,
+)
 from gateway.commands.health_check import HealthCheck, HealthCheckReply, health_check
 from gateway.commands.login import Login, LoginReply, login
 from gateway.commands.logout import Logout, LogoutReply, logout
+from gateway.commands.set_calendar_participant_status import (
+    SetCalendarParticipantStatus,
+    set_calendar_participant_status,
+)
+from gateway.commands.update_calendar_event import UpdateCalendarEvent, update_calendar_event
 from gateway.context import Context
 from gateway.event import EventReply
 from gateway.fields import Request
+from gateway.wire import Streamed
 
-Handler = Callable[[Context, Any], Awaitable[msgspec.Struct]]
+Handler = Callable[[Context, Any], Awaitable[msgspec.Struct | Streamed]]
 
 
 class Command(NamedTuple):
@@ -38,4 +53,15 @@ COMMANDS: dict[str, Command] = {
     "MngLogin": _command(Login, LoginReply, login, needs="nothing"),
     "MngLogout": _command(Logout, LogoutReply, logout, needs="session"),
     "MngAddCalendarEvent": _command(AddCalendarEvent, EventReply, add_calendar_event, needs="calendar"),
+    "MngUpdateCalendarEvent": _command(UpdateCalendarEvent, EventReply, update_calendar_event, needs="calendar"),
+    "MngCompleteCalendarEvent": _command(CompleteCalendarEvent, EventReply, complete_calendar_event, needs="calendar"),
+    "MngArchiveCalendarEvent": _command(ArchiveCalendarEvent, EventReply, archive_calendar_event, needs="calendar"),
+    "MngDeleteCalendarEvent": _command(DeleteCalendarEvent, DeleteReply, delete_calendar_event, needs="calendar"),
+    "MngGetCalendarEvent": _command(GetCalendarEvent, EventReply, get_calendar_event, needs="calendar"),
+    "MngGetCalendarEventsByFilter": _command(
+        GetCalendarEventsByFilter, RowsReply, get_calendar_events_by_filter, needs="calendar"
+    ),
+    "MngSetCalendarParticipantStatus": _command(
+        SetCalendarParticipantStatus, EventReply, set_calendar_participant_status, needs="calendar"
+    ),
 }

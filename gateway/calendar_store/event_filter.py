@@ -1,0 +1,173 @@
+"""Reads of many events: the statement for a filter, and its rows, at once or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+
+from msgspec import Struct
+
+from gateway.access import Access
+from gateway.calendar_store.sql import ACCESS, VISIBLE, access_arguments, event_json, mask_patterns
+from gateway.database import Database, Row, Statement
+from gateway.sessions import Sessions
+from gateway.wire import Streamed
+
+ROWS_AT_ONCE_MAX = 500
+"""Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
+LONG_SECONDS = 604_800
+"""Events longer than a week are found by their end, so that the others are found by a start within a week of the range."""
+
+
+class EventFilter(Struct, frozen=True, kw_only=True):
+    """Which events to read. 0, an empty string and None do not filter. Strings reach SQL as arguments alone."""
+
+    from_time: int
+    to_time: int
+    limit: int
+    offset: int = 0
+    desk_mask: str = "*"
+    manager_id: int = 0
+    brand: str = ""
+    customer_id: int = 0
+    lead_id: int = 0
+    login: int = 0
+    status: int | None = None
+    type: int | None = None
+    after: tuple[int, int] | None = None
+
+
+class EventReader:
+    """Reads events that overlap a time, in the order of start and id."""
+
+    def __init__(self, db: Database, sessions: Sessions) -> None:
+        self._db = db
+        self._sessions = sessions
+
+    async def page(self, access: Access, wanted: EventFilter) -> list[str] | None:
+        """The rows as JSON, one more than the limit if there are more; None when they are too many to hold at once.
+
+        Raises StaleAccessError.
+        """
+        rows_max = min(wanted.limit, ROWS_AT_ONCE_MAX) + 1
+        rows = await self._db.fetch(*statement_of(access, wanted, rows_max))
+        if not rows:
+            await self._sessions.confirm(access)
+        if len(rows) > ROWS_AT_ONCE_MAX and wanted.limit > ROWS_AT_ONCE_MAX:
+            return None
+        return [row["event"] for row in rows]
+
+    async def stream(self, access: Access, wanted: EventFilter) -> Streamed:
+        """The same page as pieces of JSON, from one snapshot. Raises StaleAccessError."""
+        batches = self._db.stream(*statement_of(access, wanted, wanted.limit + 1))
+        try:
+            first: list[Row] = await anext(batches, [])
+            if not first:
+                await self._sessions.confirm(access)
+        except BaseException:
+            await batches.aclose()
+            raise
+        head = b'{"rows":[' + _joined(first[: wanted.limit])
+        return Streamed(head, _rest(batches, len(first), wanted.limit), batches)
+
+
+async def _rest(batches: AsyncGenerator[list[Row], None], sent: int, limit: int) -> AsyncGenerator[bytes, None]:
+    """The rows behind the first batch, and the end of the page."""
+    async for batch in batches:
+        if within := batch[: max(0, limit - sent)]:
+            yield b"," + _joined(within)
+        sent += len(batch)
+    yield b'],"count":%d,"has_more":%s}' % (min(sent, limit), b"true" if sent > limit else b"false")
+
+
+def _joined(rows: list[Row]) -> bytes:
+    return ",".join([row["event"] for row in rows]).encode()
+
+
+def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[Statement, *tuple[object, ...]]:
+    """The statement and its arguments.
+
+    Only which filters are present shapes the text, so there are few texts, each prepared once. Two branches keep the
+    range of starts that is searched short, and each comes out of an index in order.
+    """
+    arguments: list[object] = [*access_arguments(access), wanted.from_time, wanted.to_time, rows_max, wanted.offset]
+
+    def argument(value: object, kind: str) -> str:
+        arguments.append(value)
+        return f"${len(arguments)}::{kind}"
+
+    conditions = [VISIBLE, *_conditions(access, wanted, argument)]
+    common = "\n    AND ".join(conditions)
+    own = _own(argument(wanted.manager_id, "bigint")) if wanted.manager_id else ""
+    sql = f"""
+    SELECT {event_json()} AS event FROM (
+        SELECT * FROM (
+            (SELECT event.* FROM calendar_event AS event, {ACCESS}
+            WHERE {common} {own and f"AND event.id IN ({own})"}
+            AND event.start_time > $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
+            AND (event.end_time > $6::bigint OR event.end_time = event.start_time AND event.start_time >= $6::bigint))
+            UNION ALL
+            (SELECT event.* FROM calendar_event AS event, {ACCESS}
+            WHERE {common} {own and f"AND event.id IN ({own})"}
+            AND event.start_time <= $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
+            AND event.end_time > $6::bigint AND event.end_time - event.start_time > {LONG_SECONDS})
+        ) AS event
+        ORDER BY event.start_time, event.id LIMIT $8::bigint OFFSET $9::bigint
+    ) AS event
+    ORDER BY event.start_time, event.id
+    """  # noqa: S608 - made of fragments of our own; every value is an argument
+    return Statement(sql, writes=False), *arguments
+
+
+def _conditions(access: Access, wanted: EventFilter, argument: Callable[[object, str], str]) -> list[str]:
+    """The filters that are present, as conditions on `event`."""
+    conditions = []
+    brands = (wanted.brand,) if wanted.brand else access.brands
+    if len(brands) == 1:
+        conditions.append(f"event.brand = {argument(brands[0], 'text')}")
+    include, exclude = mask_patterns(wanted.desk_mask)
+    if desk := _one_desk(wanted.desk_mask):
+        conditions.append(f"event.desk = {argument(desk, 'text')}")
+    elif (include, exclude) != (("%",), ()):
+        conditions.append(f"event.desk LIKE ANY ({argument(include, 'text[]')})")
+        conditions.append(f"NOT event.desk LIKE ANY ({argument(exclude, 'text[]')})")
+    conditions += [
+        f"event.{name} <> 0 AND event.{name} = {argument(value, 'bigint')}"
+        for name in ("customer_id", "lead_id", "login")
+        if (value := getattr(wanted, name))
+    ]
+    conditions += [
+        f"event.{name} = {argument(value, 'smallint')}"
+        for name in ("status", "type")
+        if (value := getattr(wanted, name)) is not None
+    ]
+    if wanted.after is not None:
+        start_time, event_id = wanted.after
+        conditions.append(f"(event.start_time, event.id) > ({argument(start_time, 'bigint')}, {argument(event_id, 'bigint')})")
+    return conditions
+
+
+def _one_desk(mask: str) -> str | None:
+    """The desk of a mask that names just one, which an index finds."""
+    desk = mask.strip()
+    return None if not desk or any(sign in desk for sign in "*,!") else desk
+
+
+def _own(manager: str) -> str:
+    """The ids of the events that a manager owns, created or takes part in; the owner has a participant's row too."""
+    return f"""
+                SELECT event_id FROM calendar_participant AS own
+                WHERE own.manager_id = {manager}
+                AND own.start_time > $6::bigint - {LONG_SECONDS} AND own.start_time < $7::bigint
+                UNION
+                SELECT event_id FROM calendar_participant AS own
+                WHERE own.manager_id = {manager}
+                AND own.end_time > $6::bigint AND own.end_time - own.start_time > {LONG_SECONDS}
+                UNION
+                SELECT own.id FROM calendar_event AS own
+                WHERE own.created_by = {manager}
+                AND own.start_time > $6::bigint - {LONG_SECONDS} AND own.start_time < $7::bigint
+                UNION
+                SELECT own.id FROM calendar_event AS own
+                WHERE own.created_by = {manager} AND own.brand = ANY ($2::text[])
+                AND own.end_time > $6::bigint AND own.end_time - own.start_time > {LONG_SECONDS}
+    """  # noqa: S608 - made of fragments of our own

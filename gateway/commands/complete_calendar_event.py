@@ -1,0 +1,30 @@
+"""MngCompleteCalendarEvent: sets an event's status to 1 (done); one that has it already stays as it is."""
+
+from __future__ import annotations
+
+import time
+
+from gateway.commands.changes import changed, require_change
+from gateway.context import Context
+from gateway.event import Event, EventReply
+from gateway.fields import Id, Integer, Request
+
+DONE = 1
+
+
+class CompleteCalendarEvent(Request, frozen=True, kw_only=True):
+    """`data` of MngCompleteCalendarEvent."""
+
+    id: Id
+    if_version: Integer | None = None
+
+
+async def complete_calendar_event(context: Context, request: CompleteCalendarEvent) -> EventReply:
+    """Answers with the event after the change."""
+    access = context.require_access()
+
+    def change(event: Event) -> Event:
+        require_change(access, event, request.if_version)
+        return changed(access, event, int(time.time()), status=DONE)
+
+    return EventReply(await context.services.calendar.change_event(access, request.id, change))

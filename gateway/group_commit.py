@@ -1,0 +1,94 @@
+"""Lets commands that wait at the same moment share one statement, and so one commit. Knows nothing of SQL or events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
+
+import asyncpg
+
+from gateway.errors import CommandError, ErrorCode, Outcome
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WRITERS_MAX = 2
+"""Shared statements under way at once: while one waits for the disk, the next is made. More did not help."""
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Runs items through `run`, which takes several and returns the result of each, in their order.
+
+    A lone item goes at once. While all writers are busy items wait, and the first writer to be free takes all that wait,
+    up to `share_max`: there is no timer. When PostgreSQL refuses a shared statement, its items are run one by one in the
+    same order, so that only the guilty one gets an error. When the answer was lost nothing is sent again: every item of
+    the statement gets that error, with its outcome. A caller that is cancelled leaves its item to be run.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], share_max: int, deadline_seconds: float
+    ) -> None:
+        self._run = run
+        self._share_max = share_max
+        self._deadline_seconds = deadline_seconds
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+
+    def writers(self) -> list[Coroutine[Any, Any, None]]:
+        """The loops that do the work; whoever owns this owns the tasks that run them."""
+        return [self._write_forever() for _ in range(WRITERS_MAX)]
+
+    async def submit(self, item: Item) -> Result:
+        """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        if self._idle:
+            self._idle.popleft().set_result(None)
+        return await answer
+
+    async def _write_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._waiting:
+                wake = loop.create_future()
+                self._idle.append(wake)
+                await wake
+            count = min(len(self._waiting), self._share_max)
+            await self._answer([self._waiting.popleft() for _ in range(count)])
+
+    async def _answer(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._run([item for item, _ in batch])
+        except Exception as error:  # goes to those whose error it is
+            if len(batch) > 1 and _refused(error):
+                await self._answer_one_by_one(batch)
+                return
+            for _, answer in batch:
+                _settle(answer, error)
+            return
+        for (_, answer), result in zip(batch, results, strict=True):
+            if not answer.done():
+                answer.set_result(result)
+
+    async def _answer_one_by_one(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._deadline_seconds
+        for entry in batch:
+            if loop.time() < deadline:
+                await self._answer([entry])
+            else:
+                _settle(entry[1], CommandError(ErrorCode.TIMEOUT, "the commands before this one took too long"))
+
+
+def _refused(error: Exception) -> bool:
+    """Whether PostgreSQL answered with an error, so that nothing of the statement was executed."""
+    if isinstance(error, CommandError):
+        return error.outcome is Outcome.NOT_EXECUTED and isinstance(error.__cause__, asyncpg.PostgresError)
+    return isinstance(error, asyncpg.PostgresError)
+
+
+def _settle(answer: asyncio.Future[Any], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

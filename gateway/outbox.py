@@ -1,0 +1,77 @@
+"""What waits to be read by one client: writes messages whole or in pieces, in bounds, and tells when nothing is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+
+from websockets.asyncio.server import broadcast
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import OPEN
+
+from gateway.errors import CommandError
+from gateway.settings import Settings
+from gateway.watched_socket import WatchedSocket
+from gateway.wire import Streamed
+
+
+class Outbox:
+    """Writes to a socket. Once the client falls too far behind, nothing more is written and `overdue` is true.
+
+    A message in pieces cannot be interrupted, so that messages behind it wait for its end.
+    """
+
+    def __init__(self, socket: WatchedSocket, settings: Settings) -> None:
+        self._socket = socket
+        self._bytes_max = settings.outbox_bytes_max
+        self._stall_seconds = settings.outbox_stall_seconds
+        self._full = False
+        self._streaming = asyncio.Lock()
+        self._behind: list[bytes] = []
+        self._behind_bytes = 0
+        self._taken_bytes = 0
+        self._progress_at = socket.loop.time()
+
+    def write(self, payload: bytes) -> None:
+        """Writes a message now, or behind the one in pieces; drops it when the client is too far behind."""
+        if self._socket.state is not OPEN:
+            return
+        waiting = self._socket.transport.get_write_buffer_size() + self._behind_bytes
+        if waiting + len(payload) > self._bytes_max:
+            self._full = True
+        elif self._streaming.locked():
+            self._behind.append(payload)
+            self._behind_bytes += len(payload)
+        else:
+            broadcast((self._socket,), payload, text=True)
+
+    async def send(self, payload: bytes) -> None:
+        """Writes a message, then waits while more is buffered than the client takes."""
+        self.write(payload)
+        if self._socket.paused:
+            with suppress(OSError):  # the client is gone, which is the reader's business: other commands go on
+                await self._socket.drain()
+
+    async def stream(self, streamed: Streamed) -> None:
+        """Writes a message in pieces, each once the client has taken enough of those before; frees what feeds it.
+
+        When the pieces end early the library closes the socket with 1011: half a message cannot be taken back.
+        """
+        async with aclosing(streamed), self._streaming:
+            with suppress(ConnectionClosed, OSError, CommandError):
+                await self._socket.send(streamed.pieces(), text=True)
+        self._flush()
+
+    def overdue(self, now: float) -> bool:
+        """Whether the client is too far behind, or has taken nothing of what waits for it for too long."""
+        waiting = self._socket.transport.get_write_buffer_size()
+        taken = self._socket.written_bytes - waiting
+        if waiting == 0 or taken != self._taken_bytes:
+            self._taken_bytes, self._progress_at = taken, now
+        # Pongs are written unasked, so that a flood of pings is what fills an outbox past its limit.
+        return self._full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds
+
+    def _flush(self) -> None:
+        behind, self._behind, self._behind_bytes = self._behind, [], 0
+        for payload in behind:
+            self.write(payload)
