@@ -44,7 +44,7 @@ lock: $(STAMP)  ## resolve the versions in pyproject.toml anew
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) pyproject.toml -o requirements.txt
 	$(LOCK) --group build -o requirements-build.txt
-	$(LOCK) pyproject.toml --extra embedded --group dev -o requirements-dev.txt
+	$(LOCK) pyproject.toml --extra embedded --extra load --group dev -o requirements-dev.txt
 
 clean:  ## remove what was built; the data under .data stays
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
