@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check fmt docs lock clean
+.PHONY: help run test lint check fmt docs bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s :
@@ -39,6 +39,9 @@ docs: $(STAMP)  ## write docs/protocol.md and docs/settings.md from the code and
 	$(BIN)/python -m pytest -q tests/test_docs.py --write-docs
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade
+
+bench: $(STAMP)  ## measure beside pgbench, psql and a bare echo server; under 15 minutes
+	$(BIN)/python -m tests.bench $(ARGS)
 
 lock: $(STAMP)  ## resolve the versions in pyproject.toml anew
 	$(BIN)/python -m pip install --quiet uv

@@ -163,4 +163,8 @@ CREATE INDEX long_event_by_end ON calendar_event (brand, end_time) WHERE end_tim
 CREATE INDEX participant_by_manager_and_start ON calendar_participant (manager_id, start_time, event_id);
 CREATE INDEX long_participant_by_end ON calendar_participant (manager_id, end_time) WHERE end_time - start_time > 604800;
 
+-- Tell the planner that events longer than a week are few.
+CREATE STATISTICS event_length ON (end_time - start_time) FROM calendar_event;
+CREATE STATISTICS participant_length ON (end_time - start_time) FROM calendar_participant;
+
 INSERT INTO schema_version (version) VALUES (1), (2);

@@ -74,6 +74,7 @@ class Access(Struct, frozen=True):
             )
 
 
+@lru_cache(maxsize=65_536)
 def covers(mask: str, desk: str) -> bool:
     """Whether a desk mask covers a desk: some plain pattern matches and no `!` pattern does, in any order."""
     include, exclude = mask_patterns(mask)

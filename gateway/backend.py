@@ -76,6 +76,7 @@ async def _prepare(settings: Settings, dsn: str, data_dir: Path) -> str:
     try:
         await schema.apply(db)
         async with db.transaction():
+            await db.execute("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
             await db.execute("LOCK TABLE manager IN SHARE ROW EXCLUSIVE MODE")
             if not await managers.list_all(db):
                 await _add_demo_managers(db, data_dir)

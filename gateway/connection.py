@@ -10,6 +10,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 
 from gateway import wire
+from gateway.capture import Record
 from gateway.dispatch import Dispatch, Pending
 from gateway.errors import CloseCode, CommandError
 from gateway.handshake import proof_of
@@ -46,7 +47,9 @@ class Connection:
     `blocked` is true while a message is taken but the next is not read: at the limit of commands, or of the outbox.
     """
 
-    def __init__(self, socket: WatchedSocket, dispatch: Dispatch, settings: Settings, spawn: Spawn) -> None:
+    def __init__(
+        self, socket: WatchedSocket, dispatch: Dispatch, settings: Settings, spawn: Spawn, record: Record | None = None
+    ) -> None:
         self.socket = socket
         self.identity = Identity()
         self.unproved_since: float | None = socket.loop.time()
@@ -56,6 +59,7 @@ class Connection:
         self._unreadable_max = settings.unreadable_frames_max
         self._outbox = Outbox(socket, settings)
         self._spawn = spawn
+        self._record = record
         self._slots = asyncio.Semaphore(settings.in_flight_max)
         self._unanswered = 0
         self._settled = asyncio.Event()
@@ -158,6 +162,8 @@ class Connection:
     async def _answer(self, pending: Pending) -> None:
         try:
             reply = await self._dispatch.answer(pending, self.identity)
+            if self._record is not None:
+                self._record(pending.frame, pending.session, pending.started, reply.payload)
             if isinstance(reply.payload, Streamed):
                 await self._outbox.stream(reply.payload)
             else:

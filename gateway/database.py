@@ -23,6 +23,9 @@ Row = asyncpg.Record
 _LOST = (asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError, OSError, EOFError)
 """The connection ended before an answer. `ConnectionDoesNotExistError` is asyncpg's own, though its class says PostgreSQL."""
 
+UNREACHABLE = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What connecting raises, a wrong address and a wrong password included."""
+
 
 class Statement(NamedTuple):
     """One SQL statement that commits by itself, or changes nothing (`writes` is false)."""
@@ -37,6 +40,8 @@ class Database:
     def __init__(self, pool: asyncpg.Pool[Row], streams: asyncpg.Pool[Row], settings: Settings) -> None:
         self._pool = pool
         self._streams = streams
+        self._idle: list[Any] = []
+        self._acquiring = 0
         self._acquire_seconds = settings.db_acquire_seconds
 
     async def fetch(self, statement: Statement, *args: object) -> list[Row]:
@@ -75,18 +80,44 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self, pool: asyncpg.Pool[Row]) -> AsyncIterator[Any]:
+        db = await self._acquire(pool)
         try:
-            db = await pool.acquire(timeout=self._acquire_seconds)
+            yield db
+        except BaseException:
+            await self._release(pool, db)
+            raise
+        if self._acquiring or pool is not self._pool or db.is_closed():
+            await self._release(pool, db)
+        else:
+            self._idle.append(db)
+
+    async def _acquire(self, pool: asyncpg.Pool[Row]) -> Any:
+        """A connection: one that was kept, or else the pool's, whose way costs three turns of the event loop."""
+        while self._idle and pool is self._pool:
+            db = self._idle.pop()
+            if not db.is_closed():
+                return db
+            await self._release(pool, db)
+        self._acquiring += 1
+        try:
+            async with asyncio.timeout(self._acquire_seconds):
+                return await pool.acquire()
         except TimeoutError as error:
             raise _no_service("no database connection was free in time") from error
         except (asyncpg.PostgresError, *_LOST) as error:
             raise _no_service("the database cannot be reached") from error
-        try:
-            yield db
         finally:
-            # A connection that cannot be given back has been terminated; the answer to the command stands as it is.
-            with suppress(TimeoutError, asyncpg.PostgresError, *_LOST):
-                await pool.release(db, timeout=self._acquire_seconds)
+            self._acquiring -= 1
+
+    async def _release(self, pool: asyncpg.Pool[Row], db: Any) -> None:
+        """A connection that cannot be given back has been terminated; the answer to the command stands as it is."""
+        with suppress(TimeoutError, asyncpg.PostgresError, *_LOST):
+            await pool.release(db, timeout=self._acquire_seconds)
+
+    async def release_idle(self) -> None:
+        """Gives the kept connections back to the pool, which can then close."""
+        while self._idle:
+            await self._release(self._pool, self._idle.pop())
 
 
 @asynccontextmanager
@@ -107,7 +138,11 @@ async def open_database(settings: Settings, dsn: str, warm: Sequence[Statement] 
     try:
         pools.append(await _open_pool(arguments, 1, settings.db_connections_max, prepare))
         pools.append(await _open_pool(for_streams, 0, settings.streams_max, None))
-        yield Database(pools[0], pools[1], settings)
+        database = Database(pools[0], pools[1], settings)
+        try:
+            yield database
+        finally:
+            await database.release_idle()
     finally:
         for pool in pools:
             try:
@@ -127,7 +162,7 @@ async def _open_pool(arguments: dict[str, Any], min_size: int, max_size: int, in
             reset=_keep,
             **arguments,
         )
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except UNREACHABLE as error:
         raise unreachable(error) from error
 
 

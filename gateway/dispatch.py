@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -145,6 +147,7 @@ class Dispatch:
     ) -> bytes | Streamed:
         """The reply's data. Decides anew whenever the access that the decision rests on has changed meanwhile."""
         if session is None:
+            await self._note_proof(frame, identity)
             return await self._handle(command, frame, fault, Context(self._services, identity, None))
         for _ in range(DECISIONS_MAX):
             access = await self._services.sessions.access_of(session)
@@ -153,7 +156,14 @@ class Dispatch:
                 return await self._handle_confirmed(command, frame, fault, Context(self._services, identity, access))
             except StaleAccessError:
                 continue
-        raise CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=1000)
+        raise _changing()
+
+    async def _note_proof(self, frame: Frame, identity: Identity) -> None:
+        """A valid proof beside a command that needs none counts as one; another is ignored, or it would bar MngLogin."""
+        if frame.token is not None and not identity.proved:
+            with suppress(InvalidTokenError, CommandError):
+                await self._services.sessions.access_of(self._services.tokens.session_of(frame.token))
+                identity.proved = True
 
     async def _handle_confirmed(
         self, command: Command, frame: Frame, fault: CommandError | None, context: Context
@@ -178,13 +188,14 @@ class Dispatch:
 
     async def _fresh_access(self, session: Session) -> Access:
         """The access as the database has it now."""
-        while True:
+        for _ in range(DECISIONS_MAX):
             access = await self._services.sessions.access_of(session)
             try:
                 await self._services.sessions.confirm(access)
             except StaleAccessError:
                 continue
             return access
+        raise _changing()
 
     def _log_success(self, frame: Frame, manager_id: int | None, started: float, cut_off_by: Exception | None) -> None:
         """A reply in pieces may fail after its first: the client then sees its connection end."""
@@ -206,7 +217,7 @@ class Dispatch:
             started,
             error=error.code,
             status=ERRORS[error.code].status,
-            field=error.field,
+            field=_known_field(command, error.field),
             outcome=error.outcome,
             **what,
         )
@@ -228,6 +239,17 @@ class Dispatch:
             **place_of(raised),
         )
         return error
+
+
+def _known_field(command: str, path: str | None) -> str | None:
+    """The field of the request that a path begins with, for the log: keys that a client made up are its data."""
+    name = re.split(r"[.\[]", path or "", maxsplit=1)[0]
+    known = COMMANDS[command].request.__struct_encode_fields__ if command in COMMANDS else ()
+    return name if name in known else None
+
+
+def _changing() -> CommandError:
+    return CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=1000)
 
 
 def _decoded(command: Command, frame: Frame) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 
-from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import OPEN
 
@@ -26,6 +25,7 @@ class Outbox:
         self._bytes_max = settings.outbox_bytes_max
         self._stall_seconds = settings.outbox_stall_seconds
         self._full = False
+        self._unflushed_bytes = 0
         self._streaming = asyncio.Lock()
         self._behind: list[bytes] = []
         self._behind_bytes = 0
@@ -36,14 +36,17 @@ class Outbox:
         """Writes a message now, or behind the one in pieces; drops it when the client is too far behind."""
         if self._socket.state is not OPEN:
             return
-        waiting = self._socket.transport.get_write_buffer_size() + self._behind_bytes
+        waiting = self._socket.transport.get_write_buffer_size() + self._unflushed_bytes + self._behind_bytes
         if waiting + len(payload) > self._bytes_max:
             self._full = True
         elif self._streaming.locked():
             self._behind.append(payload)
             self._behind_bytes += len(payload)
         else:
-            broadcast((self._socket,), payload, text=True)
+            self._socket.protocol.send_text(payload)
+            if not self._unflushed_bytes:
+                self._socket.loop.call_soon(self._flush)
+            self._unflushed_bytes += len(payload)
 
     async def send(self, payload: bytes) -> None:
         """Writes a message, then waits while more is buffered than the client takes."""
@@ -60,7 +63,7 @@ class Outbox:
         async with aclosing(streamed), self._streaming:
             with suppress(ConnectionClosed, OSError, CommandError):
                 await self._socket.send(streamed.pieces(), text=True)
-        self._flush()
+        self._write_behind()
 
     def overdue(self, now: float) -> bool:
         """Whether the client is too far behind, or has taken nothing of what waits for it for too long."""
@@ -72,6 +75,12 @@ class Outbox:
         return self._full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds
 
     def _flush(self) -> None:
+        """Hands over what was written since the event loop's last turn: replies that come together leave together."""
+        self._unflushed_bytes = 0
+        if not self._socket.transport.is_closing():
+            self._socket.send_data()
+
+    def _write_behind(self) -> None:
         behind, self._behind, self._behind_bytes = self._behind, [], 0
         for payload in behind:
             self.write(payload)

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 from argon2 import PasswordHasher
@@ -34,14 +35,14 @@ class Passwords:
     def __init__(self, settings: Settings) -> None:
         self._pool = ThreadPoolExecutor(settings.password_workers, thread_name_prefix="password")
         self._free = settings.password_workers + settings.password_queue_max
-        self._dummy = hash_password(secrets.token_hex(16))
+        self._pool.submit(_dummy)  # ready before the first sign-in asks, without holding up the start
 
     async def matches(self, password: str, stored: str | None) -> bool:
         """Whether the password is the one that was hashed. With nothing stored it costs the same and is false.
 
         Raises CommandError NO_SERVICE when too many already wait.
         """
-        matched = await self._run(lambda: _verified(stored or self._dummy, password))
+        matched = await self._run(lambda: _verified(stored or _dummy(), password))
         return matched and stored is not None
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -56,6 +57,12 @@ class Passwords:
     def close(self) -> None:
         """Ends the threads; sign-ins still waiting are dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@cache
+def _dummy() -> str:
+    """The hash that an unknown login is checked against; made once, in a worker thread."""
+    return hash_password(secrets.token_hex(16))
 
 
 def _verified(stored: str, password: str) -> bool:

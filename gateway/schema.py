@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 
+from gateway.database import UNREACHABLE, unreachable
 from gateway.errors import StartupError
 
 _LOCK = 7_033_801_947_235
@@ -44,7 +45,8 @@ async def apply(db: Any) -> tuple[int, int]:
     Raises StartupError when the database is newer than this gateway.
     """
     async with db.transaction():
-        await db.execute(f"SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({_LOCK}); SET LOCAL statement_timeout = 0")
+        await db.execute("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
+        await db.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         before = await version_of(db)
         if before > current_version():
             raise mismatch(before)
@@ -74,5 +76,8 @@ def mismatch(version: int) -> StartupError:
 
 
 async def connect(arguments: dict[str, Any]) -> Any:
-    """A database connection outside the pool, for steps and checks."""
-    return await asyncpg.connect(**{**arguments, "command_timeout": None})
+    """A database connection outside the pool, for steps and checks. Raises StartupError when PostgreSQL cannot be reached."""
+    try:
+        return await asyncpg.connect(**{**arguments, "command_timeout": None})
+    except UNREACHABLE as error:
+        raise unreachable(error) from error

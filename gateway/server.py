@@ -14,6 +14,7 @@ from gateway import schema, sessions, wire
 from gateway.calendar_store import store as calendar_store
 from gateway.calendar_store.event_filter import EventReader
 from gateway.calendar_store.store import CalendarStore
+from gateway.capture import Capture, capturing
 from gateway.connection import Connection, close
 from gateway.context import Services
 from gateway.database import Database, Statement, connect_arguments, open_database
@@ -41,10 +42,13 @@ _VERSION = Statement("SELECT max(version) AS version FROM schema_version", write
 class Gateway:
     """A running gateway. `port` is the one in use."""
 
-    def __init__(self, settings: Settings, services: Services, db: Database, logger: Logger) -> None:
+    def __init__(
+        self, settings: Settings, services: Services, db: Database, logger: Logger, capture: Capture | None = None
+    ) -> None:
         self._settings = settings
         self._logger = logger
         self._db = db
+        self._capture = capture
         self._dispatch = Dispatch(services, CommandLog(logger, settings))
         self._pages = Pages(self._ready)
         self._connections: set[Connection] = set()
@@ -119,7 +123,8 @@ class Gateway:
         if len(self._connections) >= self._settings.connections_max:
             await close(socket, CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
             return
-        connection = Connection(socket, self._dispatch, self._settings, self._tasks.create_task)
+        record = self._capture.of_connection() if self._capture else None
+        connection = Connection(socket, self._dispatch, self._settings, self._tasks.create_task, record)
         self._connections.add(connection)
         self._empty.clear()
         try:
@@ -199,9 +204,10 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 calendar,
                 EventReader(db, session_store),
             )
-            gateway = Gateway(settings, services, db, logger)
-            async with owned(calendar.writers()), gateway.serving():
-                yield gateway
+            with capturing(settings, logger) as capture:
+                gateway = Gateway(settings, services, db, logger, capture)
+                async with owned(calendar.writers()), gateway.serving():
+                    yield gateway
     finally:
         passwords.close()
 

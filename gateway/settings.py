@@ -136,6 +136,17 @@ class Settings(Struct, frozen=True, kw_only=True):
         float, _meta("PostgreSQL's idle_in_transaction_session_timeout; the gateway never idles in one", gt=0, le=60)
     ] = 5.0
 
+    capture_dir: Annotated[str, _meta("folder to record live frames in (docs/harness.md); empty records nothing")] = ""
+    capture_text: Annotated[
+        Literal["keep", "redact"], _meta("redact: recorded titles and bodies become filler of the same size")
+    ] = "keep"
+    capture_buffer_bytes_max: Annotated[
+        int, _meta("most memory of frames waiting to be recorded; more are dropped, and counted", ge=1024, le=1_073_741_824)
+    ] = 16_777_216
+    capture_file_bytes_max: Annotated[
+        int, _meta("largest recording; some 20 million commands", ge=65_536, le=1_099_511_627_776)
+    ] = 10_737_418_240
+
     password_workers: Annotated[int, _meta("threads that hash passwords, some 50 ms and 64 MiB each", ge=1, le=64)] = 2
     password_queue_max: Annotated[
         int, _meta("sign-ins waiting for such a thread, then NO_SERVICE; 40 wait a second", ge=1, le=10_000)

@@ -8,7 +8,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import DATA_OPCODES, Frame
-from websockets.protocol import OPEN
+from websockets.protocol import OPEN, SEND_EOF
 
 KERNEL_SEND_BYTES = 65_536
 """Replies that the kernel takes over for a client that does not read; left to itself it takes megabytes."""
@@ -46,8 +46,11 @@ class WatchedSocket(ServerConnection):
             raise
 
     def send_data(self) -> None:
-        """Counts what leaves, then hands it to the transport."""
-        self.written_bytes += sum(map(len, self.protocol.writes))
+        """Counts what leaves, then hands it to the transport in one piece: each would cost a system call."""
+        writes = self.protocol.writes
+        if len(writes) > 1 and SEND_EOF not in writes:
+            self.protocol.writes = writes = [b"".join(writes)]
+        self.written_bytes += sum(map(len, writes))
         super().send_data()
 
     def data_received(self, data: bytes) -> None:

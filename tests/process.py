@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,6 +73,13 @@ class GatewayProcess:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def runs(self, program: str) -> bool:
+        """Whether the program is a child of this process at this moment."""
+        with suppress(OSError):
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+            return any(program in Path(f"/proc/{child}/cmdline").read_text() for child in children)
+        return False
 
     async def exited(self) -> int:
         """The exit code, once it has ended; negative is the signal that killed it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from gateway.embedded import EmbeddedPostgres
 from gateway.event import Participant
 from tests.client import Client
-from tests.process import GatewayProcess, becomes_true, gateway_process, http_status
+from tests.process import GatewayProcess, becomes_true, gateway_process
 
 DOCUMENT = (
     '{"command":"MngAddCalendarEvent","extID":"1","data":{"brand":"default","desk":"DESK_RETENTION","owner_manager_id":10,'
@@ -88,13 +87,15 @@ async def test_gateway_keeps_an_event_over_its_own_death(scratch_dir, data_dir):
         assert 0 == await gateway.exited()
 
 
-async def test_signal_during_the_last_steps_is_no_crash(scratch_dir, data_dir):
+@pytest.mark.parametrize("uvloop", ["present", "absent"])
+async def test_signal_during_the_last_steps_is_no_crash(scratch_dir, data_dir, tmp_path, monkeypatch, uvloop):
     """A signal that comes while the embedded PostgreSQL is being stopped leaves that to finish, with exit code 0."""
+    if uvloop == "absent":
+        (tmp_path / "uvloop.py").write_text("raise ImportError")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     async with gateway_process(scratch_dir, data_dir=data_dir) as gateway:
         gateway.signal(signal.SIGTERM)
-        with suppress(ConnectionError, IndexError):
-            while True:
-                await http_status(gateway.port, "/healthz")
+        await becomes_true(lambda: gateway.runs("pg_ctl"))
         gateway.signal(signal.SIGTERM)
         assert 0 == await gateway.exited()
     await becomes_true(lambda: not EmbeddedPostgres(data_dir).is_running())

@@ -12,6 +12,8 @@ from gateway.commands.table import COMMANDS
 from gateway.errors import CommandError
 from tests.client import EVENT, Client
 from tests.conftest import Running, Start
+from tests.test_proofs import bearer, opened
+from tests.test_tokens import KEY, token_of
 
 LONG_DESK = "a" * 64
 
@@ -91,9 +93,10 @@ def test_session_type_has_a_calendar(kind: int, allowed: bool) -> None:
 
 
 @pytest.fixture
-async def two(start: Start, connect: Any) -> list[Client]:
+async def two(start: Start, connect: Any, db: Any) -> list[Client]:
     """A client each of two gateways on one database, signed in as manager 10, whose access both remember."""
-    clients = [await connect(await start()) for _ in range(2)]
+    proof = bearer(token_of(await opened(db)))
+    clients = [await connect(await start(token_secret=KEY), login=None, **proof) for _ in range(2)]
     for client in clients:
         await client.add()
     return clients
@@ -137,7 +140,7 @@ async def test_refusal_rests_on_the_rights_of_now(two: list[Client], db: Any) ->
 
 async def test_session_ended_in_the_database_stops_at_the_next_command(start: Start, connect: Any, db: Any) -> None:
     """The next command on every gateway is 401 and writes nothing, whatever it is; then its socket closes with 4501."""
-    gateways = [await start(), await start()]
+    gateways = [await start(token_secret=KEY), await start(token_secret=KEY)]
     for end in (
         "UPDATE session SET revoked_time = 1",
         "UPDATE session SET expires_time = 1",
@@ -146,7 +149,10 @@ async def test_session_ended_in_the_database_stops_at_the_next_command(start: St
         "DELETE FROM manager WHERE id = 10",
     ):
         await db.execute("UPDATE manager SET disabled = false")
-        first, second, third = clients = [await connect(gateways[0]), *[await connect(gateways[1]) for _ in range(2)]]
+        proofs = [bearer(token_of(await opened(db))) for _ in range(3)]
+        first, second, third = clients = [
+            await connect(gateways[number > 0], login=None, **proof) for number, proof in enumerate(proofs)
+        ]
         await first.add()
         await second.add()
         before = await db.fetchval("SELECT count(*) FROM calendar_event")

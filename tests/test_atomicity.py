@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway.database import Statement
 from tests.held import HELD, PATIENT, held_adds, row_counts
 from tests.process import gateway_process, until
 
@@ -87,12 +88,11 @@ async def test_statement_is_prepared_once_for_a_connection(start, dsn, db, conne
     gateway = await start(db_connections_max=1)
     client = await connect(gateway)
     await client.add()
-    pool = gateway.gateway._db._pool
-    prepared = "SELECT name FROM pg_prepared_statements WHERE statement LIKE $1"
-    before = await pool.fetch(prepared, "%INSERT INTO calendar_participant%")
+    named = Statement("SELECT name FROM pg_prepared_statements WHERE statement LIKE $1", writes=False)
+    before = await gateway.gateway._db.fetch(named, "%INSERT INTO calendar_participant%")
     await client.add()
     assert before
-    assert before == await pool.fetch(prepared, "%INSERT INTO calendar_participant%")
+    assert before == await gateway.gateway._db.fetch(named, "%INSERT INTO calendar_participant%")
 
 
 async def test_idle_connection_holds_no_lock(start, db):

@@ -9,6 +9,7 @@ import pytest
 from msgspec.json import encode
 from websockets.frames import BINARY, TEXT, Frame
 
+from gateway.sweeper import sweep
 from tests.client import EVENT, Client
 from tests.conftest import PASSWORD, Running
 from tests.held import HELD, PATIENT, held_adds, row_counts
@@ -22,8 +23,8 @@ async def send(client: Client, ext_id: object, command: str = "MngAddCalendarEve
 
 async def pool_is_whole(gateway: Running) -> None:
     """Returns when no database connection of the gateway is in use."""
-    pool = gateway.gateway._db._pool
-    await becomes_true(lambda: pool.get_size() == pool.get_idle_size())
+    db = gateway.gateway._db
+    await becomes_true(lambda: db._pool.get_size() == db._pool.get_idle_size() + len(db._idle))
 
 
 async def test_commands_of_one_socket_overtake_each_other(start, connect, dsn):
@@ -99,13 +100,19 @@ async def test_client_reset_in_the_middle_of_a_reply_harms_no_command(start, con
     assert [] == [line for line in gateway.log_lines if line["event"] == "library"]
 
 
-async def test_client_that_does_not_read_is_cut(start, connect):
-    """Past the bytes that may wait for it a client loses its socket; another one is served all the while."""
+async def test_client_that_does_not_read_is_cut(start, connect, db, monkeypatch):
+    """No more waits for a client than the limit says, and past it the next sweep ends the socket; another is served."""
+    monkeypatch.setattr("gateway.sweeper.SWEEP_SECONDS", 3600)
     gateway = await start(outbox_bytes_max=100_000, outbox_stall_seconds=600, pong_timeout_seconds=900)
     deaf, other = await connect(gateway), await connect(gateway)
     deaf.socket.transport.pause_reading()
-    for ext_id in range(20):
-        await send(deaf, ext_id, data={**EVENT, "ast_json": ["x" * 200_000]})
+    for ext_id in range(60):
+        await send(deaf, ext_id, data={**EVENT, "ast_json": ["x" * 80_000]})
+    assert (60, 60) == await until(lambda: row_counts(db), lambda counts: counts[0] == 60)
+    await other.add()
+    connections = tuple(gateway.gateway._connections)
+    assert all(connection.socket.transport.get_write_buffer_size() <= 100_000 for connection in connections)
+    await sweep(connections, gateway.settings)
     await becomes_true(lambda: 1 == len(gateway.gateway._connections))
     await other.add()
     deaf.socket.transport.resume_reading()

@@ -28,11 +28,22 @@ DOCUMENT_EVENT = {
     "ast_json": {"type": "doc", "content": []},
     "participant_manager_ids": [10, 11, 12],
 }
+A_DAY = {"from": 1710028800, "to": 1710115200, "limit": 100, "offset": 0, "deskFilter": "DESK_*,!DESK_TEST", "manager_id": 10}
 CONVERSATION: list[tuple[str, dict[str, Any]]] = [
     ("HealthCheck", {}),
     ("MngLogin", {"login": "10", "password": "correct horse"}),
     ("MngAddCalendarEvent", DOCUMENT_EVENT),
     ("MngAddCalendarEvent", {"title": "Retention sync", "start_time": 1710003600, "end_time": 1710000000}),
+    ("MngUpdateCalendarEvent", {"id": 1, "title": "Retention sync, moved", "start_time": 1710086400, "end_time": 1710090000}),
+    ("MngUpdateCalendarEvent", {"id": 1, "priority": 3, "if_version": 1}),
+    ("MngCompleteCalendarEvent", {"id": 1}),
+    ("MngArchiveCalendarEvent", {"id": 1, "if_version": 3}),
+    ("MngGetCalendarEvent", {"id": 1}),
+    ("MngGetCalendarEvent", {"id": 99}),
+    ("MngGetCalendarEventsByFilter", A_DAY),
+    ("MngGetCalendarEventsByFilter", {**A_DAY, "after": {"start_time": 1710086400, "id": 1}}),
+    ("MngSetCalendarParticipantStatus", {"id": 1, "status": 2}),
+    ("MngDeleteCalendarEvent", {"id": 1}),
     ("MngLogout", {}),
 ]
 REPLACED = [

@@ -90,13 +90,13 @@ def random_filters(rng: random.Random) -> list[Json]:
         "login": [0, 1],
         "deskFilter": MASKS,
     }
-    found = [{"deskFilter": mask} for mask in MASKS]
+    found: list[Json] = [{"deskFilter": mask} for mask in MASKS]
     for count in (0, 1, 2):
         for names in itertools.combinations(values, count):
             for _ in range(6 if count == 1 else 3):
                 start = rng.randrange(0, 60) * DAY // 2
-                span = {"from": start, "to": start + rng.choice([1, DAY, WEEK, 60 * DAY])}
-                found.append({**span, **{name: rng.choice(values[name]) for name in names}})
+                span: Json = {"from": start, "to": start + rng.choice([1, DAY, WEEK, 60 * DAY])}
+                found.append(span | {name: rng.choice(values[name]) for name in names})
     return found
 
 
@@ -136,7 +136,9 @@ async def test_pages_behind_a_row_equal_pages_by_offset(filled):
         for limit in (1, 7, 50):
             if limit * 60 < len(whole):
                 continue
-            after, walked, more = None, [], True
+            after: Json | None = None
+            walked: list[Json] = []
+            more = True
             while more:
                 by_offset = await person.filter(limit=limit, offset=len(walked))
                 by_row = await person.filter(limit=limit, after=after)

@@ -12,12 +12,25 @@ ROOT = Path(gateway.__file__).parent
 
 LAYERS = {
     0: ("errors", "settings", "log", "__init__"),
-    1: ("database", "group_commit", "schema", "schema_steps", "embedded", "fields", "faults", "wire", "event", "passwords", "tokens"),
+    1: (
+        "database",
+        "group_commit",
+        "schema",
+        "schema_steps",
+        "embedded",
+        "fields",
+        "faults",
+        "wire",
+        "event",
+        "passwords",
+        "tokens",
+        "capture",
+    ),
     2: ("access", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),
     4: ("dispatch",),
     5: ("watched_socket", "handshake", "outbox", "connection", "sweeper"),
-    6: ("server", "backend"),
+    6: ("server", "backend", "harness"),
     7: ("cli", "__main__", "docs"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
@@ -70,6 +83,7 @@ def test_the_calendars_sql_is_in_the_store_alone():
     elsewhere = [
         module
         for module, path in MODULES.items()
-        if "calendar_store" not in module and any(f"{verb} calendar_" in path.read_text() for verb in ("FROM", "INTO", "UPDATE"))
+        if "calendar_store" not in module
+        and any(f"{verb} calendar_" in path.read_text() for verb in ("FROM", "INTO", "UPDATE"))
     ]
     assert [] == elsewhere

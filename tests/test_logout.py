@@ -6,6 +6,8 @@ from typing import Any
 
 from tests.client import EVENT, Client
 from tests.conftest import PASSWORD, Running, Start
+from tests.test_proofs import bearer, opened
+from tests.test_tokens import KEY, token_of
 
 
 async def add_status(client: Client, **top_level: Any) -> Any:
@@ -43,9 +45,11 @@ async def test_logout_leaves_the_socket_open_for_another_login(gateway: Running,
     assert 11 == (await client.add())["created_by"]
 
 
-async def test_logout_starts_the_time_to_prove_oneself_anew(start: Start, connect: Any) -> None:
+async def test_logout_starts_the_time_to_prove_oneself_anew(start: Start, connect: Any, db: Any) -> None:
     """A socket that signed out and does nothing more is closed with 4500, as one that never signed in."""
-    client = await connect(await start(authentication_seconds=0.3))
+    client = await connect(
+        await start(token_secret=KEY, authentication_seconds=1), login=None, **bearer(token_of(await opened(db)))
+    )
     assert 200 == (await client.command("MngLogout"))["status"]
     assert 4500 == await client.closed()
 

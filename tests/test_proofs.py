@@ -209,7 +209,7 @@ async def test_token_in_the_query_string_proves_nothing(gateway: Running, connec
 
 async def test_any_valid_proof_stops_the_timer(start: Start, connect: Any, db: Any) -> None:
     """Unproved sockets are closed with 4500, also those that send ping, bad proofs or HealthCheck; proved ones stay."""
-    gateway = await start(token_secret=KEY, authentication_seconds=0.5)
+    gateway = await start(token_secret=KEY, authentication_seconds=1)
     token = token_of(await opened(db))
     by_message, by_frame, by_header = (
         await connect(gateway, login=None),

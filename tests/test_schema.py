@@ -24,7 +24,7 @@ async def empty(dsn, db):
 
 def dumped(dsn: str) -> list[str]:
     """The schema as pg_dump writes it, less the lines that differ on every call."""
-    command = [bin_dir() / "pg_dump", "--schema-only", "--no-owner", "--no-privileges", dsn]
+    command = [str(bin_dir() / "pg_dump"), "--schema-only", "--no-owner", "--no-privileges", dsn]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [line for line in text.splitlines() if line and not line.startswith(("--", "\\"))]
 

@@ -87,7 +87,7 @@ def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[St
     """The statement and its arguments.
 
     Only which filters are present shapes the text, so there are few texts, each prepared once. Two branches keep the
-    range of starts that is searched short, and each comes out of an index in order.
+    range of starts that is searched short; each has the limit too, so that it comes out of an index in order and stops early.
     """
     arguments: list[object] = [*access_arguments(access), wanted.from_time, wanted.to_time, rows_max, wanted.offset]
 
@@ -96,22 +96,26 @@ def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[St
         return f"${len(arguments)}::{kind}"
 
     conditions = [VISIBLE, *_conditions(access, wanted, argument)]
+    if wanted.manager_id:
+        conditions.append(f"event.id IN ({_own(argument(wanted.manager_id, 'bigint'))})")
     common = "\n    AND ".join(conditions)
-    own = _own(argument(wanted.manager_id, "bigint")) if wanted.manager_id else ""
+    in_order = "ORDER BY event.start_time, event.id LIMIT $8::bigint"
     sql = f"""
     SELECT {event_json()} AS event FROM (
         SELECT * FROM (
             (SELECT event.* FROM calendar_event AS event, {ACCESS}
-            WHERE {common} {own and f"AND event.id IN ({own})"}
+            WHERE {common}
             AND event.start_time > $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
-            AND (event.end_time > $6::bigint OR event.end_time = event.start_time AND event.start_time >= $6::bigint))
+            AND (event.end_time > $6::bigint OR event.end_time = event.start_time AND event.start_time >= $6::bigint)
+            {in_order} + $9::bigint)
             UNION ALL
             (SELECT event.* FROM calendar_event AS event, {ACCESS}
-            WHERE {common} {own and f"AND event.id IN ({own})"}
+            WHERE {common}
             AND event.start_time <= $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
-            AND event.end_time > $6::bigint AND event.end_time - event.start_time > {LONG_SECONDS})
+            AND event.end_time > $6::bigint AND event.end_time - event.start_time > {LONG_SECONDS}
+            {in_order} + $9::bigint)
         ) AS event
-        ORDER BY event.start_time, event.id LIMIT $8::bigint OFFSET $9::bigint
+        {in_order} OFFSET $9::bigint
     ) AS event
     ORDER BY event.start_time, event.id
     """  # noqa: S608 - made of fragments of our own; every value is an argument

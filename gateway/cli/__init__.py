@@ -7,7 +7,9 @@ import sys
 import click
 
 from gateway import __version__
+from gateway.cli.load import load
 from gateway.cli.manager import manager
+from gateway.cli.replay import replay
 from gateway.cli.schema import schema
 from gateway.cli.send import send
 from gateway.cli.serve import serve
@@ -25,6 +27,7 @@ def cli() -> None:
     First steps, on an embedded PostgreSQL under .data:
       gateway serve                    starts it and prints a first command to try
       gateway send HealthCheck         asks a running gateway how it is
+      gateway load                     loads a running gateway and shows how fast it is
     On a PostgreSQL of yours:
       export GATEWAY_DATABASE_URL=postgresql://user:password@host/name
       export GATEWAY_TOKEN_SECRET=...  32 characters or more, the same for every gateway
@@ -36,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, send, manager, token, schema, settings):
+for command in (serve, send, manager, token, schema, settings, load, replay):
     cli.add_command(command)
 
 

@@ -34,6 +34,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 @click.option("--port", type=int, help="Port to listen on, 0 for a free one (GATEWAY_PORT).")
 @click.option("--database-url", help="PostgreSQL to use (GATEWAY_DATABASE_URL); without one, an embedded one is started.")
 @click.option("--data-dir", help="Folder of the embedded PostgreSQL (GATEWAY_DATA_DIR).")
+@click.option("--capture", "capture_dir", help="Record live frames into this folder, without secrets (GATEWAY_CAPTURE_DIR).")
+@click.option(
+    "--capture-redact-text",
+    "capture_text",
+    flag_value="redact",
+    help="Record filler for titles and bodies (GATEWAY_CAPTURE_TEXT=redact).",
+)
 @click.option("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL).")
 def serve(**flags: str | int | None) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain; a second one stops at once.

@@ -8,9 +8,9 @@ from msgspec import Raw
 
 from gateway.access import Access
 from gateway.commands.event_fields import checked_participants, checked_text, checked_times
-from gateway.commands.participants import ParticipantGiven, given_rows, participants_of
+from gateway.commands.participants import ParticipantGiven, invited, participants_of
 from gateway.context import Context
-from gateway.event import Event, EventReply
+from gateway.event import Event, EventReply, Participant
 from gateway.fields import (
     NULL,
     Code,
@@ -96,7 +96,11 @@ def _event(event_id: int, request: AddCalendarEvent, access: Access, brand: str,
         created_time=now,
         updated_time=now,
         version=1,
-        participants=participants_of(
-            event_id, owner, given_rows(request.participants, request.participant_manager_ids) or (), {}, now
-        ),
+        participants=_participants(event_id, owner, request, now),
     )
+
+
+def _participants(event_id: int, owner: int, request: AddCalendarEvent, now: int) -> list[Participant]:
+    if request.participants is None:
+        return invited(event_id, owner, request.participant_manager_ids or (), now)
+    return participants_of(event_id, owner, request.participants, {}, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Raw, Struct, structs
 
@@ -23,6 +23,17 @@ class ParticipantGiven(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     created_time: Time | None = None
     updated_time: Time | None = None
     event_id: Raw = NULL
+
+
+def invited(event_id: int, owner: int, manager_ids: Iterable[int], now: int) -> list[Participant]:
+    """The participants of a new event that names only their ids."""
+    first = Participant(event_id, owner, OWNER_ROLE, OWNER_STATUS, now, now)
+    others = [
+        Participant(event_id, manager_id, INVITED_ROLE, INVITED_STATUS, now, now)
+        for manager_id in sorted(set(manager_ids))
+        if manager_id != owner
+    ]
+    return [first, *others]
 
 
 def given_rows(

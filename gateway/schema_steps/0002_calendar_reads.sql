@@ -14,3 +14,7 @@ CREATE INDEX event_by_login ON calendar_event (login, start_time, id) WHERE logi
 CREATE INDEX long_event_by_end ON calendar_event (brand, end_time) WHERE end_time - start_time > 604800;
 CREATE INDEX participant_by_manager_and_start ON calendar_participant (manager_id, start_time, event_id);
 CREATE INDEX long_participant_by_end ON calendar_participant (manager_id, end_time) WHERE end_time - start_time > 604800;
+
+CREATE STATISTICS event_length ON (end_time - start_time) FROM calendar_event;
+CREATE STATISTICS participant_length ON (end_time - start_time) FROM calendar_participant;
+ANALYZE calendar_event, calendar_participant;

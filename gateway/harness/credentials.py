@@ -1,0 +1,104 @@
+"""Who the harness is: tokens signed with the gateway's own key, for managers of its database, or one token that was given."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import time
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway import managers
+from gateway.access import CALENDAR_TYPES
+from gateway.backend import backend, password_file, require_secret
+from gateway.database import connect_arguments
+from gateway.errors import StartupError
+from gateway.schema import check, connect
+from gateway.settings import Settings, load
+from gateway.tokens import Session, Tokens
+
+MEMBERS_MAX = 16
+"""Managers that a synthetic load acts for, unless they are named."""
+SPARE_SECONDS = 3600
+_OPEN = "INSERT INTO session (id, manager_id, expires_time) VALUES ($1, $2, $3)"
+
+
+class Member(Struct):
+    """A manager that the harness acts for. `spare_tokens` are sessions made to be ended by MngLogout."""
+
+    manager_id: int
+    token: str
+    login: str = ""
+    password: str = ""
+    all_desks: bool = False
+    spare_tokens: list[str] = []
+
+
+def given(token: str) -> Member:
+    """The manager of a token that is shown as it is. Raises StartupError when it is no token."""
+    try:
+        claims = token.split(".")[1]
+        found = msgspec.json.decode(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return Member(int(found["sub"]), token)
+    except (IndexError, ValueError, KeyError, TypeError):
+        raise StartupError("--token is no token: `gateway token --manager ID` prints one") from None
+
+
+def signed(wanted: Collection[int], *, spare: int = 0, any_of_them: bool = False) -> list[Member]:
+    """A member for each wanted manager, or for the first ones that may use the calendar.
+
+    Opens their sessions in the database that the settings name, for as long as GATEWAY_SESSION_SECONDS. `any_of_them`
+    leaves out those who are not there. Raises StartupError.
+    """
+    settings = load(os.environ)
+    if settings.database_url:
+        require_secret(settings)
+    with backend(settings) as (completed, dsn):
+        return asyncio.run(_open(completed, dsn, wanted, spare, any_of_them=any_of_them))
+
+
+async def _open(settings: Settings, dsn: str, wanted: Collection[int], spare: int, *, any_of_them: bool) -> list[Member]:
+    db = await connect(connect_arguments(settings, dsn))
+    try:
+        await check(db)
+        rows = {row["id"]: row for row in await managers.list_all(db)}
+        usable = [row for row in rows.values() if not row["disabled"] and row["type"] in CALENDAR_TYPES]
+        if not wanted:
+            chosen = usable[:MEMBERS_MAX]
+        else:
+            if (missing := [str(i) for i in wanted if i not in rows]) and not any_of_them:
+                raise StartupError(f"No manager {', '.join(missing)} in this database: add them with `gateway manager add`.")
+            chosen = [rows[manager_id] for manager_id in wanted if manager_id in rows]
+        if not chosen:
+            raise StartupError("No manager of this database can be used: add one with `gateway manager add`, or give --token.")
+        return [await _member(db, settings, row, spare) for row in chosen]
+    finally:
+        await db.close()
+
+
+async def _member(db: Any, settings: Settings, row: Any, spare: int) -> Member:
+    now = int(time.time())
+    session = Session(str(uuid.uuid4()), row["id"], now + settings.session_seconds)
+    spares = [Session(str(uuid.uuid4()), row["id"], now + SPARE_SECONDS) for _ in range(spare)]
+    await db.executemany(_OPEN, [(s.id, s.manager_id, s.expires_time) for s in (session, *spares)])
+    tokens = Tokens(settings)
+    return Member(
+        row["id"],
+        tokens.sign(session),
+        row["login"],
+        _password(settings, row["id"]),
+        row["desk_mask"] == "*",
+        [tokens.sign(one) for one in spares],
+    )
+
+
+def _password(settings: Settings, manager_id: int) -> str:
+    """Known on the embedded default alone."""
+    path = password_file(Path(settings.data_dir), manager_id)
+    return path.read_text().strip() if not settings.database_url and path.exists() else ""

@@ -1,0 +1,113 @@
+"""What the harness knows of each command: its frame up to the extID, and the shape of its reply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.commands.table import COMMANDS
+from gateway.event import Event, EventReply
+
+ADD = "MngAddCalendarEvent"
+OK = b',"status":200,'
+
+
+class Kind:
+    """A command's name as it is sent and counted. `latencies` (seconds) are taken away each second by the figures."""
+
+    __slots__ = ("decode", "head", "latencies", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.head = b'{"command":' + msgspec.json.encode(name) + b',"extID":'
+        self.latencies: list[float] = []
+        self.decode = msgspec.json.Decoder(_shape(name)).decode
+
+
+class Job:
+    """One command to send. `tail` is its frame behind the extID, `due` when it was to be sent (perf_counter).
+
+    `expected` is what the reply must have behind its extID; empty takes any status. `ref` is the source's own.
+    """
+
+    __slots__ = ("due", "expected", "kind", "ref", "tail", "tries")
+
+    def __init__(self, kind: Kind, tail: bytes, due: float, expected: bytes = OK, ref: Any = None) -> None:
+        self.kind = kind
+        self.tail = tail
+        self.due = due
+        self.expected = expected
+        self.ref = ref
+        self.tries = 0
+
+
+class Kinds(dict[str, Kind]):
+    """Every kind that was asked for, made on the first time."""
+
+    def __missing__(self, name: str) -> Kind:
+        kind = self[name] = Kind(name)
+        return kind
+
+
+def expected_status(status: int) -> bytes:
+    """What a reply with this status has behind its extID; empty for 0 and for those that depend on the moment."""
+    if status in (0, 429) or status >= 500:
+        return b""
+    return b',"status":%d,' % status
+
+
+def new_event_id(message: bytes) -> int:
+    """The id in a successful reply to an add, 0 when it is not where the gateway writes it."""
+    at = message.find(b'"data":{"event":{"id":', 0, 1000)
+    if at < 0:
+        return 0
+    digits = message[at + 22 : message.find(b",", at + 22)]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _shape(name: str) -> Any:
+    """A successful reply: the command's own reply Struct, with events in full."""
+    command = COMMANDS.get(name)
+    if command is None:
+        return dict[str, Any]
+    fields = msgspec.structs.fields(command.reply)
+    hints = {f.name: f.type for f in fields}
+    if command.reply is EventReply:
+        hints = {"event": Event}
+    elif "rows" in hints:
+        hints["rows"] = list[Event]
+    data = msgspec.defstruct("Data", [(f.encode_name, hints[f.name]) for f in fields])
+    return msgspec.defstruct("Reply", [("extID", str | int), ("status", int), ("data", data)])
+
+
+class Failure(Struct):
+    """A reply with another status, as far as the harness needs it."""
+
+    status: int = 0
+    error: str = ""
+    message: str = ""
+    outcome: str = ""
+    retry_after_ms: int = 0
+
+
+_decode_failure = msgspec.json.Decoder(Failure).decode
+
+
+def failure_of(message: bytes) -> Failure:
+    """What a reply with another status says."""
+    try:
+        return _decode_failure(message)
+    except msgspec.MsgspecError:
+        return Failure(error="UNREADABLE_REPLY")
+
+
+def framed(text: bytes) -> bytes:
+    """A text message of a client, with the mask 0, which leaves the text as it is."""
+    size = len(text)
+    if size < 126:
+        return bytes((0x81, 0x80 | size, 0, 0, 0, 0)) + text
+    if size < 65_536:
+        return b"\x81\xfe%b\0\0\0\0%b" % (size.to_bytes(2), text)
+    return b"\x81\xff%b\0\0\0\0%b" % (size.to_bytes(8), text)

@@ -1,0 +1,249 @@
+"""One connection of the harness: keeps commands in flight, checks every reply, and comes back as a client should."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from gateway.harness.figures import Figures
+from gateway.harness.kinds import OK, Job, failure_of, framed
+
+MESSAGE_BYTES_MAX = 2**30
+"""Replies of any size are read: the gateway's own limit is 50,000 events."""
+HANDSHAKE_SECONDS = 10.0
+BACK_OFF_SECONDS, BACK_OFF_SECONDS_MAX = 0.25, 5.0
+GIVE_UP_SECONDS = 60.0
+"""Time without a connection after which one is given up; more than a restart of the gateway takes."""
+TRIES_MAX = 5
+"""Times a command that was not executed (429, 503) is sent again, as a client would."""
+SAMPLE_EVERY = 128
+"""Of the good replies, one in so many is decoded and its whole shape checked; some 20 us."""
+COME_BACK = (1001, 1006, 1011, 1012)
+RESTART = 1012
+_TEXT, _CONTINUATION, _CLOSE = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE
+
+
+class Source(Protocol):
+    """Where commands come from; each one that was taken is reported once as answered or lost."""
+
+    def take(self, number: int) -> Job | None:
+        """The next command for a connection, None when there is none for now."""
+
+    def answered(self, job: Job, message: bytes, *, ok: bool) -> None:
+        """The reply came; `ok`: its status was as expected."""
+
+    def lost(self, job: Job) -> None:
+        """No reply will come."""
+
+    def abandon(self, number: int) -> int:
+        """The connection will not come back; how many commands are left unsent by that."""
+
+    def exhausted(self) -> bool:
+        """Whether nothing more will be taken."""
+
+
+class Link(WSListener):
+    """Connection `number` of the run. `open`: commands may be sent. `ended`: it will not come back.
+
+    `waiting` counts commands that the gateway refused for now and that are sent again later.
+    """
+
+    def __init__(self, number: int, url: str, token: str, in_flight: int, source: Source, figures: Figures) -> None:
+        self.number = number
+        self.open = self.ended = False
+        self.pending: dict[int, Job] = {}
+        self.again: deque[Job] = deque()
+        self._url = url
+        self._headers = [("Authorization", f"Bearer {token}")]
+        self._in_flight = in_flight
+        self._source = source
+        self._figures = figures
+        self._transport: WSTransport
+        self._write: Callable[[bytes], None]
+        self._ext_id = 0
+        self._good = number
+        self._pieces: list[bytes] = []
+        self._code = 1006
+        self._told_to_wait = 0.0
+        self.waiting = 0
+        self._leaving = False
+
+    async def connect(self) -> None:
+        """Opens it. Raises OSError, WSError or TimeoutError."""
+        self._code = 1006
+        transport, _ = await ws_connect(
+            lambda: self,
+            self._url,
+            extra_headers=self._headers,
+            max_frame_size=MESSAGE_BYTES_MAX,
+            websocket_handshake_timeout=HANDSHAKE_SECONDS,
+        )
+        self._transport = transport
+        self._write = transport.underlying_transport.write
+        self.open = True
+
+    async def stay(self) -> None:
+        """Comes back whenever the close code allows it; returns when it will not, or after `leave`."""
+        while True:
+            await self._transport.wait_disconnected()
+            self.open = False
+            self._settle()
+            if self._leaving:
+                break
+            self._figures.closes[str(self._code)] += 1
+            if not (self._code in COME_BACK or 4000 <= self._code <= 4499) or not await self._come_back():
+                break
+            self._figures.reconnects += 1
+            self.pump()
+        self.ended = True
+        while self.again:
+            self._lose(self.again.popleft())
+        self._figures.missing += self._source.abandon(self.number)
+
+    def leave(self) -> None:
+        """Ends it; what is unanswered is missing."""
+        self._leaving = True
+        if self.open:
+            self._transport.send_close(WSCloseCode.OK)
+            self._transport.disconnect()
+
+    def busy(self) -> bool:
+        """Whether a reply is still to come, or a command is to be sent again."""
+        return bool(self.pending or self.again or self.waiting)
+
+    def pump(self) -> None:
+        """Sends what may be sent now, in one write: a system call costs more than all else about a command."""
+        pending, take, number, frames = self.pending, self._source.take, self.number, []
+        while self.open and len(pending) < self._in_flight:
+            job = self.again.popleft() if self.again else take(number)
+            if job is None:
+                break
+            self._ext_id = ext_id = self._ext_id + 1
+            pending[ext_id] = job
+            frames.append(framed(b"%b%d%b" % (job.kind.head, ext_id, job.tail)))
+        if frames:
+            self._write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Takes a reply, whole or in pieces."""
+        kind = frame.msg_type
+        if kind == _TEXT:
+            if frame.fin:
+                self._take(frame.get_payload_as_bytes())
+                if frame.last_in_buffer:
+                    self.pump()
+            else:
+                self._pieces = [frame.get_payload_as_bytes()]
+        elif kind == _CONTINUATION:
+            self._pieces.append(frame.get_payload_as_bytes())
+            if frame.fin:
+                self._take(b"".join(self._pieces))
+                self._pieces = []
+                self.pump()
+        elif kind == _CLOSE:
+            payload = frame.get_payload_as_bytes()
+            self._code = int.from_bytes(payload[:2]) if len(payload) >= 2 else 1005
+            self.open = False
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+
+    def on_ws_disconnected(self, _transport: WSTransport) -> None:
+        """Nothing can be sent from here on; `stay` does the rest."""
+        self.open = False
+
+    def _take(self, message: bytes) -> None:
+        now = time.perf_counter()
+        comma = message.find(b",", 9, 32)
+        try:
+            job = self.pending.pop(int(message[9:comma]))
+        except (ValueError, KeyError):
+            self._unasked(message)
+            return
+        if message.startswith(b'{"extID":') and message.startswith(job.expected or b',"status":', comma):
+            if job.expected is OK:
+                self._good += 1
+                if self._good % SAMPLE_EVERY == 0 and not self._sampled(job, message):
+                    self._wrong(job, now, "BAD_SHAPE", message)
+                    return
+            job.kind.latencies.append(now - job.due)
+            self._source.answered(job, message, ok=True)
+        else:
+            self._failed(job, now, message)
+
+    def _sampled(self, job: Job, message: bytes) -> bool:
+        try:
+            job.kind.decode(message)
+        except msgspec.MsgspecError:
+            return False
+        return True
+
+    def _failed(self, job: Job, now: float, message: bytes) -> None:
+        """Another status than expected: sent again when the gateway says that it may, else wrong."""
+        failure = failure_of(message)
+        if failure.status in (429, 503) and failure.outcome == "not_executed" and job.tries < TRIES_MAX:
+            job.tries += 1
+            self._figures.retried += 1
+            self._figures.errors[f"{failure.error} (sent again)"] += 1
+            self.waiting += 1
+            asyncio.get_running_loop().call_later((failure.retry_after_ms or 1000) / 1000, self._retry, job)
+            return
+        self._wrong(job, now, failure.error or f"STATUS_{failure.status}", message)
+
+    def _wrong(self, job: Job, now: float, code: str, message: bytes) -> None:
+        job.kind.latencies.append(now - job.due)
+        self._figures.count_wrong(job, code, message)
+        self._source.answered(job, message, ok=False)
+
+    def _retry(self, job: Job) -> None:
+        self.waiting -= 1
+        if self.ended:
+            self._lose(job)
+            return
+        self.again.append(job)
+        self.pump()
+
+    def _unasked(self, message: bytes) -> None:
+        """A push is nobody's reply; anything else is one too many."""
+        if message.startswith(b'{"event":'):
+            if message.startswith(b'{"event":"server:drain"'):
+                data = msgspec.json.decode(message).get("data", {})
+                self._told_to_wait = data.get("retry_after_ms", 0) / 1000
+            return
+        self._figures.count_wrong(None, "UNASKED_REPLY", message)
+
+    def _settle(self) -> None:
+        """What was unanswered: after 1012 it was not executed and is sent again, else nobody knows and it is missing."""
+        jobs = list(self.pending.values())
+        self.pending.clear()
+        if self._code == RESTART and not self._leaving:
+            self._figures.retried += len(jobs)
+            self.again.extendleft(reversed(jobs))
+            return
+        for job in jobs:
+            self._lose(job)
+
+    def _lose(self, job: Job) -> None:
+        self._figures.missing += 1
+        self._source.lost(job)
+
+    async def _come_back(self) -> bool:
+        """Tries until it is connected; False when that takes too long."""
+        give_up_at = time.perf_counter() + GIVE_UP_SECONDS
+        wait = max(BACK_OFF_SECONDS, self._told_to_wait)
+        self._told_to_wait = 0.0
+        while time.perf_counter() < give_up_at and not self._leaving:
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+            try:
+                await self.connect()
+            except (OSError, WSError, TimeoutError):
+                wait = min(wait * 2, BACK_OFF_SECONDS_MAX)
+            else:
+                return True
+        return False

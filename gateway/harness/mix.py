@@ -1,0 +1,200 @@
+"""A synthetic stream: a seeded mix of all commands, with the sizes of a CRM's calendar."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from gateway.errors import StartupError
+from gateway.harness.bodies import add, page, tail
+from gateway.harness.credentials import Member
+from gateway.harness.kinds import Job, Kinds, new_event_id
+
+COMMAND_OF = {
+    "add": "MngAddCalendarEvent",
+    "get": "MngGetCalendarEvent",
+    "update": "MngUpdateCalendarEvent",
+    "filter": "MngGetCalendarEventsByFilter",
+    "answer": "MngSetCalendarParticipantStatus",
+    "complete": "MngCompleteCalendarEvent",
+    "archive": "MngArchiveCalendarEvent",
+    "delete": "MngDeleteCalendarEvent",
+    "health": "HealthCheck",
+    "login": "MngLogin",
+    "logout": "MngLogout",
+}
+MIX = "add=45,get=20,update=12,filter=8,answer=5,complete=4,archive=2,delete=2,health=2,login=0.01,logout=0.01"
+"""More reads than writes would be nearer to a person; writes are what costs. A sign-in costs the gateway 50 ms."""
+FILTERS = 64
+BODIES = 512
+"""Different adds prepared beforehand; each is sent many times."""
+STEPS = 8192
+"""Length of the sequence of commands that every connection runs through from a place of its own."""
+IDS_MAX = 1000
+"""Events that a connection remembers and goes on to work with; older ones stay as they are."""
+
+
+def parse_mix(text: str) -> dict[str, float]:
+    """`add=70,get=20` as weights. Raises StartupError."""
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = part.strip().partition("=")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            weights[name] = -1.0
+        if name not in COMMAND_OF or not 0 <= weights[name] < 1e6:
+            raise StartupError(f"--mix has {part!r}: it must be like add=70,get=20, of {', '.join(COMMAND_OF)}")
+    if not sum(weights.values()):
+        raise StartupError("--mix has no weight above 0")
+    return weights
+
+
+class Mix:
+    """The source of `gateway load`. Each connection works with events that it added itself, so that every status is known."""
+
+    def __init__(
+        self, kinds: Kinds, weights: Mapping[str, float], seed: int, members: Sequence[Member], connections: int
+    ) -> None:
+        self._kinds = kinds
+        self._random = random.Random(seed)  # noqa: S311 - repeats on purpose
+        weights = {name: weight for name, weight in weights.items() if self._possible(name, members)}
+        if not sum(weights.values()):
+            raise StartupError("--mix names only commands that need a password or the signing key")
+        self._steps = self._random.choices(list(weights), list(weights.values()), k=STEPS)
+        self._connections = [_Connection(members[n % len(members)], n * 977 % STEPS) for n in range(connections)]
+        self._now = int(time.time())
+        self._bodies = {m.manager_id: [add(m, self._random, self._now) for _ in range(BODIES)] for m in members}
+        self._filters = [page(self._random, self._now) for _ in range(FILTERS)]
+        self._tails: dict[str, Callable[[_Connection], tuple[bytes, object] | None]] = {
+            "add": self._add, "get": self._one("events"), "update": self._update, "filter": self._any_filter,
+            "answer": self._answer, "complete": self._one("events"), "archive": self._one("events"),
+            "delete": self._one("events", last=True), "health": lambda _: (b"}", None),
+            "login": self._login, "logout": self._logout,
+        }  # fmt: skip
+        self.left = float("inf")
+        self._dues: list[deque[float]] | None = None
+        self._stopped = False
+
+    def pace(self) -> None:
+        """Sends only what `due` asked for, instead of as fast as possible."""
+        self._dues = [deque() for _ in self._connections]
+
+    def due(self, number: int, at: float) -> None:
+        """A command of this connection is to be sent at that time."""
+        assert self._dues is not None
+        self._dues[number].append(at)
+
+    def stop(self) -> int:
+        """Nothing more is taken but what is due already; returns how many commands are left of those asked for."""
+        self._stopped = True
+        return 0 if self.left == float("inf") else int(self.left)
+
+    def exhausted(self) -> bool:
+        return self.left <= 0 or (self._stopped and not any(self._dues or ()))
+
+    def abandon(self, number: int) -> int:
+        if self._dues is None:
+            return 0
+        unsent = len(self._dues[number])
+        self._dues[number].clear()
+        return unsent
+
+    def skipped(self) -> dict[str, int]:
+        """A mix skips nothing."""
+        return {}
+
+    def take(self, number: int) -> Job | None:
+        if self.left <= 0:
+            return None
+        if self._dues is None:
+            if self._stopped:
+                return None
+            due = time.perf_counter()
+        elif self._dues[number]:
+            due = self._dues[number].popleft()
+        else:
+            return None
+        self.left -= 1
+        connection = self._connections[number]
+        connection.step = (connection.step + 1) % STEPS
+        name = self._steps[connection.step]
+        made = self._tails[name](connection)
+        if made is None:  # no event yet to work with
+            name, made = "add", self._add(connection)
+        tail, learns = made
+        return Job(self._kinds[COMMAND_OF[name]], tail, due, ref=learns)
+
+    def answered(self, job: Job, message: bytes, *, ok: bool) -> None:
+        if job.ref is not None and ok and (event_id := new_event_id(message)):
+            job.ref.append(event_id)
+
+    def lost(self, job: Job) -> None:
+        """An event that nobody heard of is not worked with."""
+
+    @staticmethod
+    def _possible(name: str, members: Iterable[Member]) -> bool:
+        if name == "login":
+            return all(member.password for member in members)
+        return name != "logout" or all(member.spare_tokens for member in members)
+
+    def _add(self, connection: _Connection) -> tuple[bytes, object]:
+        bodies = self._bodies[connection.member.manager_id]
+        connection.body = (connection.body + 1) % BODIES
+        tail, invites = bodies[connection.body]
+        return tail, connection.invited if invites else connection.events
+
+    def _one(self, pool: str, *, last: bool = False) -> Callable[[_Connection], tuple[bytes, object] | None]:
+        def pick(connection: _Connection) -> tuple[bytes, object] | None:
+            ids = getattr(connection, pool)
+            if not ids:
+                return None
+            event_id = ids.popleft() if last else connection.one_of(ids)
+            return b',"data":{"id":%d}}' % event_id, None
+
+        return pick
+
+    def _answer(self, connection: _Connection) -> tuple[bytes, object] | None:
+        if not connection.invited:
+            return None
+        return b',"data":{"id":%d,"status":%d}}' % (connection.one_of(connection.invited), connection.step % 4), None
+
+    def _update(self, connection: _Connection) -> tuple[bytes, object] | None:
+        if not connection.events:
+            return None
+        start = self._now + connection.step * 300
+        fields = b'"title":"Moved %d","start_time":%d,"end_time":%d' % (connection.step, start, start + 1800)
+        return b',"data":{"id":%d,%b}}' % (connection.one_of(connection.events), fields), None
+
+    def _any_filter(self, connection: _Connection) -> tuple[bytes, object]:
+        return self._filters[connection.step % FILTERS], None
+
+    def _login(self, connection: _Connection) -> tuple[bytes, object]:
+        member = connection.member
+        return tail({"login": member.login, "password": member.password}), None
+
+    def _logout(self, connection: _Connection) -> tuple[bytes, object] | None:
+        """Ends a session made for that: the connection's own goes on."""
+        if not connection.member.spare_tokens:
+            return None
+        return b',"__token":"%b"}' % connection.member.spare_tokens.pop().encode(), None
+
+
+class _Connection:
+    """What one connection knows: events of its own, and those it is invited to. Ids are taken in turn, not by chance."""
+
+    __slots__ = ("body", "events", "invited", "member", "step", "turn")
+
+    def __init__(self, member: Member, step: int) -> None:
+        self.member = member
+        self.step = step
+        self.body = step % BODIES
+        self.turn = 0
+        self.events: deque[int] = deque(maxlen=IDS_MAX)
+        self.invited: deque[int] = deque(maxlen=IDS_MAX)
+
+    def one_of(self, ids: deque[int]) -> int:
+        self.turn += 1
+        return ids[-1 - self.turn % min(len(ids), 16)]

@@ -1,0 +1,158 @@
+"""A run: opens the connections, sends in time or as fast as possible, waits for the last replies, and sums up."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from msgspec import Struct
+from picows import WSError
+
+from gateway.errors import StartupError
+from gateway.harness.figures import Figures, Summary, Tick
+from gateway.harness.link import Link, Source
+
+OPENED_AT_ONCE = 100
+TICK_SECONDS = 1.0
+POLL_SECONDS = 0.05
+PACE_SECONDS = 0.001
+"""How late a command may be sent after its time; its latency counts from its time all the same."""
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """How to run. `seconds` is when sending ends by itself, 0 for when the source is exhausted."""
+
+    title: str
+    url: str
+    tokens: Sequence[str]
+    connections: int
+    in_flight: int
+    seconds: float = 0.0
+    reply_seconds: float = 30.0
+
+
+class RunSource(Source, Protocol):
+    """A source that can be stopped and knows what it left out."""
+
+    def stop(self) -> int:
+        """Nothing more is to be sent; how many commands that leaves unsent."""
+
+    def skipped(self) -> dict[str, int]:
+        """Commands left out, by reason."""
+
+
+Times = Iterator[tuple[float, int, Callable[[float], None]]]
+"""When each command is due, in seconds from the start; its connection; and what to tell the due time as perf_counter."""
+
+
+class Run:
+    """One run, once. `pace`: when commands are due; without it each reply makes room for the next command."""
+
+    def __init__(
+        self, plan: Plan, source: RunSource, figures: Figures, show: Callable[[Tick], None], pace: Times | None = None
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._figures = figures
+        self._show = show
+        self._pace = pace
+        self.links: list[Link] = []
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    def wake(self, number: int) -> None:
+        """A connection may go on; it does so behind what runs now."""
+        asyncio.get_running_loop().call_soon(self.links[number].pump)
+
+    async def run(self) -> Summary:
+        """The figures. Raises StartupError when the gateway does not let the connections in."""
+        plan = self._plan
+        self.links = [
+            Link(n, plan.url, plan.tokens[n % len(plan.tokens)], plan.in_flight, self._source, self._figures)
+            for n in range(plan.connections)
+        ]
+        await self._open()
+        gc.collect()
+        gc.freeze()
+        self._catch_signals()
+        async with asyncio.TaskGroup() as tasks:
+            stays = [tasks.create_task(link.stay()) for link in self.links]
+            self._figures.begin()
+            aids = [tasks.create_task(self._ticks())]
+            if self._pace is not None:
+                aids.append(tasks.create_task(self._send_in_time(self._pace)))
+            for link in self.links:
+                link.pump()
+            await self._until_done()
+            self._figures.end()
+            for aid in aids:
+                aid.cancel()
+            for link in self.links:
+                link.leave()
+            await asyncio.wait(stays)
+            self._figures.missing += sum(link.waiting for link in self.links)
+        return self._figures.summary(
+            title=plan.title,
+            url=plan.url,
+            paced=self._pace is not None,
+            connections=plan.connections,
+            in_flight=plan.in_flight,
+            skipped=self._source.skipped(),
+        )
+
+    async def _open(self) -> None:
+        try:
+            for first in range(0, len(self.links), OPENED_AT_ONCE):
+                await asyncio.gather(*(link.connect() for link in self.links[first : first + OPENED_AT_ONCE]))
+        except (OSError, WSError, TimeoutError) as error:
+            raise StartupError(f"No connection to {self._plan.url} ({error}): does a gateway run there? See --url.") from None
+
+    async def _until_done(self) -> None:
+        """Returns when all is answered, or what is not has had its time, or was told to stop twice."""
+        end = time.perf_counter() + self._plan.seconds if self._plan.seconds else float("inf")
+        while not self._source.exhausted() and not all(link.ended for link in self.links):
+            if self._stop.is_set() or time.perf_counter() >= end:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        unsent = self._source.stop()
+        if all(link.ended for link in self.links):
+            self._figures.missing += unsent
+        give_up_at = time.perf_counter() + self._plan.reply_seconds
+        while not self._stop_now.is_set() and time.perf_counter() < give_up_at:
+            if self._source.exhausted() and not any(link.busy() for link in self.links if not link.ended):
+                break
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _send_in_time(self, times: Times) -> None:
+        began = time.perf_counter()
+        for offset, number, tell in times:
+            at = began + offset
+            if (wait := at - time.perf_counter()) > 0:
+                await asyncio.sleep(max(wait, PACE_SECONDS))
+            if self._stop.is_set() or (self._plan.seconds and offset >= self._plan.seconds):
+                break
+            tell(at)
+            if self.links[number].ended:
+                self._figures.missing += self._source.abandon(number)
+            self.links[number].pump()
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._show(self._figures.tick())
+
+    def _catch_signals(self) -> None:
+        """Ctrl-C ends sending and waits for the replies; a second one ends at once."""
+
+        def on_signal() -> None:
+            (self._stop_now if self._stop.is_set() else self._stop).set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError, ValueError, RuntimeError):  # not in the main thread
+                loop.add_signal_handler(number, on_signal)

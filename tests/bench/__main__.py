@@ -1,0 +1,122 @@
+"""`python -m tests.bench`: makes the data, starts every side, measures in rounds, prints the table, and ends everything."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from gateway.embedded import EmbeddedPostgres
+from tests.bench import dataset, machine, read_part, report, rounds, server_processes
+from tests.bench.figures import find
+from tests.bench.postgres_sides import Postgres
+from tests.bench.processes import BENCH_DIR, cores, pin_tree
+from tests.bench.stage import Stage
+
+LIMIT_SECONDS = 840
+"""A run that is not over by then is ended: all parts have 15 minutes."""
+PARTS = ("read",)
+
+
+@click.command()
+@click.option("--events", type=click.IntRange(60_000), default=1_000_000, show_default=True, help="Events in the large table.")
+@click.option("--rounds", "count", type=click.IntRange(1), default=5, show_default=True, help="Rounds; five for a result.")
+@click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="How long each side runs in a round.")
+@click.option("--only", type=click.Choice(PARTS), help="One part alone.")
+@click.option("--quick", is_flag=True, help="A smoke run: 100,000 events, one round of short steps.")
+def main(events: int, count: int, seconds: int, only: str | None, *, quick: bool) -> None:
+    """Measure the gateway beside pgbench, psql and a bare echo; exit with 1 when a figure is not reached."""
+    if quick:
+        events, count, seconds = min(events, 100_000), 1, 1
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, _stop)
+    signal.alarm(LIMIT_SECONDS)
+    BENCH_DIR.mkdir(exist_ok=True)
+    server = EmbeddedPostgres(BENCH_DIR / "data")
+    with _started(server) as dsn:
+        data = asyncio.run(dataset.prepare(dsn, events))
+        parts = [only] if only else PARTS
+        reached = [_measure(data, part, count, seconds) for part in parts]
+    sys.exit(0 if all(reached) else 1)
+
+
+def _measure(data: dataset.Dataset, part: str, count: int, seconds: int) -> bool:
+    """One part, from its first step to its table; whether every figure was reached."""
+    started = time.monotonic()
+    with _stage(data, seconds) as stage:
+        version = asyncio.run(dataset.value(data.dsn, "SHOW server_version"))[0]
+        facts = machine.describe(stage.postgres, version)
+        results = rounds.run(read_part.steps(stage), count, _tell)
+        read_part.check_sides(results[0])
+    findings = find(read_part.FIGURES, results)
+    _tell("")
+    click.echo("\n".join(f"{name:14}{text}" for name, text in facts.items()))
+    click.echo(
+        f"{'data':14}{data.events:,} events with {data.events * dataset.PARTICIPANTS:,} participants, seed {dataset.SEED}"
+    )
+    click.echo(f"{'run':14}{count} rounds, {seconds} s a side, {time.monotonic() - started:.0f} s in all\n")
+    click.echo(f"{report.sides(results)}\n\n{report.table(findings)}\n")
+    for path in report.keep(BENCH_DIR, facts, findings, results, part):
+        click.echo(path)
+    return all(finding.reached for finding in findings)
+
+
+@contextmanager
+def _stage(data: dataset.Dataset, seconds: int) -> Iterator[Stage]:
+    """Every process of the benchmark beside PostgreSQL."""
+    server_core, other_core = cores()
+    token, access = asyncio.run(dataset.open_session(data.dsn))
+    small_token, _ = asyncio.run(dataset.open_session(data.small_dsn))
+    with (
+        server_processes.gateway(data.dsn, server_core, "gateway") as gateway,
+        server_processes.gateway(data.small_dsn, server_core, "gateway-small") as small_gateway,
+        server_processes.echo(server_core) as echo,
+        server_processes.load_client(other_core) as client,
+        server_processes.load_client(other_core) as prober,
+    ):
+        yield Stage(
+            dataset=data,
+            postgres=Postgres(server_core),
+            gateway=gateway,
+            small_gateway=small_gateway,
+            echo=echo,
+            client=client,
+            prober=prober,
+            token=token,
+            small_token=small_token,
+            access=access,
+            step_seconds=seconds,
+        )
+
+
+@contextmanager
+def _started(server: EmbeddedPostgres) -> Iterator[str]:
+    """PostgreSQL on its core. A plain one, with the settings of `gateway serve`."""
+    try:
+        server.start()
+        pin_tree(int((BENCH_DIR / "data/postgres/postmaster.pid").read_text().split()[0]), cores()[1])
+        yield server.dsn
+    finally:
+        server.stop()
+
+
+def _tell(line: str) -> None:
+    """Progress on standard error, over itself on a terminal."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+    elif line:
+        click.echo(line, err=True)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(f"stopped by {signal.Signals(number).name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Figures: what the issue asks for, computed from the medians of all rounds, and once for each round to show the spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import nan
+from statistics import median
+
+from msgspec import Struct
+
+Sample = Mapping[str, float]
+Round = Mapping[str, Sample]
+"""What each step measured in one round, by the step's name."""
+
+
+class Figure(Struct, frozen=True):
+    """A figure with its target. `worst` takes the worst round instead of the medians, where one bad time is one too many."""
+
+    name: str
+    of: Callable[[Round], float]
+    target: float
+    at_least: bool = False
+    unit: str = "x"
+    worst: bool = False
+
+
+class Finding(Struct, frozen=True):
+    """A figure as it was measured; `by_round` shows the spread."""
+
+    name: str
+    measured: float
+    target: float
+    at_least: bool
+    unit: str
+    by_round: list[float]
+
+    @property
+    def reached(self) -> bool:
+        return self.measured >= self.target if self.at_least else self.measured <= self.target
+
+    @property
+    def wanted(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.target:g} {self.unit}"
+
+
+class StepFailedError(Exception):
+    """A side that gave no answer, or a wrong one. The figures that need it are not reached; the others stand."""
+
+
+def medians(rounds: Sequence[Round]) -> Round:
+    """The median of everything that was measured, over the rounds in which it was."""
+    return {step: _median_of([round_[step] for round_ in rounds if step in round_]) for round_ in rounds for step in round_}
+
+
+def find(figures: Sequence[Figure], rounds: Sequence[Round]) -> list[Finding]:
+    """Every figure, from all rounds; not a number where a side failed in all of them."""
+    middle = medians(rounds)
+    findings = []
+    for figure in figures:
+        by_round = [value for round_ in rounds if (value := _value_of(figure, round_)) is not None]
+        measured = (min if figure.at_least else max)(by_round, default=None) if figure.worst else _value_of(figure, middle)
+        findings.append(
+            Finding(figure.name, nan if measured is None else measured, figure.target, figure.at_least, figure.unit, by_round)
+        )
+    return findings
+
+
+def _median_of(samples: Sequence[Sample]) -> Sample:
+    return {key: median(sample[key] for sample in samples) for key in samples[0]}
+
+
+def _value_of(figure: Figure, round_: Round) -> float | None:
+    try:
+        return figure.of(round_)
+    except KeyError:
+        return None

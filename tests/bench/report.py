@@ -1,0 +1,81 @@
+"""A run's results for people and programs: the table, the sides behind it, JSON and the plot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.bench import plot
+from tests.bench.figures import Finding, Round, Sample, medians
+
+_TIMES = {
+    "p50": "p50",
+    "p99": "p99",
+    "seconds": "",
+    "stall": "longest wait",
+    "server_cpu": "server CPU",
+    "client_cpu": "client CPU",
+}
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Figure, measured, target, reached, and the lowest and highest round."""
+    lines = [("figure", "measured", "target", "reached", "rounds")]
+    lines += [
+        (
+            finding.name,
+            f"{finding.measured:.2f} {finding.unit}",
+            finding.wanted,
+            "yes" if finding.reached else "NO",
+            f"{min(finding.by_round):.2f} - {max(finding.by_round):.2f}" if finding.by_round else "failed",
+        )
+        for finding in findings
+    ]
+    return _aligned(lines)
+
+
+def sides(rounds: Sequence[Round]) -> str:
+    """The medians that the figures come from."""
+    return _aligned([("side", "median"), *((name, _described(sample)) for name, sample in medians(rounds).items())])
+
+
+def keep(folder: Path, machine: dict[str, str], findings: Sequence[Finding], rounds: Sequence[Round], part: str) -> list[Path]:
+    """Writes the JSON and the plot; returns where."""
+    name = time.strftime(f"{part}-%Y%m%dT%H%M%S")
+    content: dict[str, Any] = {
+        "machine": machine,
+        "figures": [{**msgspec.structs.asdict(f), "reached": f.reached} for f in findings],
+        "medians": medians(rounds),
+        "rounds": rounds,
+    }
+    data, picture = folder / f"{name}.json", folder / f"{name}.svg"
+    data.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1))
+    picture.write_text(plot.bars(findings, f"{part} part: {machine['cpu']}"))
+    return [data, picture]
+
+
+def _described(sample: Sample) -> str:
+    parts = []
+    if "per_second" in sample:
+        parts.append(f"{sample['per_second']:,.0f}/s")
+    parts += [f"{label} {_duration(sample[key])}".strip() for key, label in _TIMES.items() if key in sample]
+    if "bytes" in sample:
+        parts.append(f"{sample['bytes']:,.0f} bytes")
+    if "resident_growth" in sample:
+        parts.append(f"memory +{sample['resident_growth'] / 2**20:.1f} MiB")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.2f} ms" if seconds >= 0.001 else f"{seconds * 1e6:.0f} us"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

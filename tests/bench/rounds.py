@@ -1,0 +1,25 @@
+"""Runs the steps in rounds, so that whatever disturbs the machine disturbs every side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tests.bench.figures import Round, Sample, StepFailedError
+from tests.bench.stage import Step
+
+
+def run(steps: Mapping[str, Step], count: int, tell: Callable[[str], None]) -> list[Round]:
+    """Every step once a round; each round begins with another step. A step that fails is left out of its round."""
+    rounds: list[Round] = []
+    names = list(steps)
+    for number in range(count):
+        first = number * len(names) // count
+        measured: dict[str, Sample] = {}
+        for done, name in enumerate((*names[first:], *names[:first]), start=1):
+            tell(f"round {number + 1} of {count}, {done} of {len(names)}: {name}")
+            try:
+                measured[name] = steps[name]()
+            except StepFailedError as error:
+                tell(f"{name} failed: {error}\n")
+        rounds.append({name: measured[name] for name in names if name in measured})
+    return rounds

@@ -1,0 +1,88 @@
+"""A link to PostgreSQL that can be cut: before the statement that carries a marker, within it, or after its last byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Literal
+from urllib.parse import parse_qs, urlsplit
+
+Where = Literal["before", "within", "after"]
+CHUNK_BYTES = 1 << 20
+SYNC = b"S\x00\x00\x00\x04"
+"""The message that ends a statement of the extended protocol: until PostgreSQL has it, it commits nothing."""
+
+
+class Proxy:
+    """Passes bytes on between the gateway and PostgreSQL's unix socket until the marker comes by."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._socket_path = socket_path
+        self._marker: bytes | None = None
+        self._where: Where = "before"
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.cuts = 0
+
+    def cut(self, where: Where, marker: str) -> None:
+        """Cuts the first connection that sends the marker, once."""
+        self._where, self._marker = where, marker.encode()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection of the gateway's."""
+        back_reader, back_writer = await asyncio.open_unix_connection(self._socket_path)
+        async with asyncio.TaskGroup() as tasks:
+            answers = tasks.create_task(self._pass_answers(back_reader, writer))
+            tasks.create_task(self._pass_statements(reader, back_writer, answers, writer))
+
+    async def _pass_statements(
+        self,
+        reader: asyncio.StreamReader,
+        back: asyncio.StreamWriter,
+        answers: asyncio.Task[None],
+        front: asyncio.StreamWriter,
+    ) -> None:
+        with suppress(ConnectionError):
+            while chunk := await reader.read(CHUNK_BYTES):
+                if self._marker is not None and self._marker in chunk:
+                    while not chunk.endswith(SYNC):
+                        chunk += await reader.read(CHUNK_BYTES)
+                    await self._cut(chunk, back, answers, front)
+                    return
+                back.write(chunk)
+                await back.drain()
+        answers.cancel()
+        back.close()
+
+    async def _cut(
+        self, statement: bytes, back: asyncio.StreamWriter, answers: asyncio.Task[None], front: asyncio.StreamWriter
+    ) -> None:
+        """No answer passes any more; of the statement PostgreSQL gets nothing, half, or all, and then the end."""
+        self._marker = None
+        self.cuts += 1
+        answers.cancel()
+        sent = {"before": 0, "within": len(statement) // 2, "after": len(statement)}[self._where]
+        back.write(statement[:sent])
+        with suppress(ConnectionError):
+            await back.drain()
+        back.close()
+        front.transport.abort()
+
+    async def _pass_answers(self, back: asyncio.StreamReader, front: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while chunk := await back.read(CHUNK_BYTES):
+                front.write(chunk)
+                await front.drain()
+        front.close()
+
+
+@asynccontextmanager
+async def proxied(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy to the PostgreSQL of `dsn`, and the address that leads through it."""
+    parts = urlsplit(dsn)
+    folder = parse_qs(parts.query)["host"][0]
+    proxy = Proxy(f"{folder}/.s.PGSQL.5432")
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield proxy, f"postgresql://gateway@127.0.0.1:{port}{parts.path}?sslmode=disable"

@@ -1,0 +1,137 @@
+"""`gateway load`: what it says it did is so, and whatever goes wrong gives another exit code than 0."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from gateway.errors import StartupError
+from gateway.harness.credentials import Member
+from gateway.harness.extra import require_extra
+from gateway.harness.kinds import Kinds
+from gateway.harness.mix import COMMAND_OF, Mix, parse_mix
+from tests.harness_runs import TOKEN, Answer, Ended, gateway, good, stand_in
+
+HEALTH = ("load", "--token", TOKEN, "--mix", "health=1", "--connections", 1, "--reply-seconds", 0.5)
+
+
+async def test_load_adds_what_it_says(start, dsn, db, tmp_path):
+    """All commands of the mix succeed, and the tables hold the events that were added and not deleted."""
+    running = await start()
+    mix = "add=45,get=20,update=12,filter=8,answer=5,complete=4,archive=2,delete=2,health=2,logout=1"
+    ended = await gateway(
+        "load", "--url", running.url, "--commands", 600, "--mix", mix, "--report", tmp_path / "r.html", folder=tmp_path, dsn=dsn
+    )
+    assert (0, 0, 0) == (ended.code, ended.figures["wrong"], ended.figures["missing"]), ended.err + ended.out
+    done = {name: figures["ok"] for name, figures in ended.figures["commands"].items()}
+    assert 600 == sum(done.values())
+    assert set(COMMAND_OF.values()) - {"MngLogin"} == set(done)
+    events = done["MngAddCalendarEvent"] - done["MngDeleteCalendarEvent"]
+    assert events == await db.fetchval("SELECT count(*) FROM calendar_event")
+    assert 0 < ended.figures["client_cpu_us"]
+    assert "us of CPU per command" in ended.out
+    assert "<svg" in (tmp_path / "r.html").read_text()
+
+
+async def test_load_at_a_rate_counts_from_the_intended_time(tmp_path):
+    """Commands that could not be sent in time, because the one before was answered late, are late by that much too."""
+
+    async def late(socket, number, ext_id):
+        await asyncio.sleep(0.5 if number == 1 else 0)
+        await good(socket, number, ext_id)
+
+    async with stand_in(late) as url:
+        ended = await gateway(*HEALTH, "--url", url, "--rate", 50, "--seconds", 1, "--in-flight", 1, folder=tmp_path)
+    assert (0, 50) == (ended.code, ended.figures["answered"]), ended.err
+    assert 200 < ended.figures["latency"]["p90"]
+
+
+async def test_load_fails_when_replies_are_wrong_missing_or_slow(tmp_path):
+    """Exit code 1 and a sentence for each; a reply with another extID is both one too many and one missing."""
+
+    async def refused(socket, number, ext_id):
+        await socket.send(b'{"extID":%b,"status":500,"error":"INTERNAL","message":"","outcome":"unknown"}' % ext_id, text=True)
+
+    async def malformed(socket, number, ext_id):
+        await good(socket, number, ext_id.replace(b"7", b"9000"))
+
+    async def silent(socket, number, ext_id):
+        if number != 7:
+            await good(socket, number, ext_id)
+
+    async def slow(socket, number, ext_id):
+        await asyncio.sleep(0.05)
+        await good(socket, number, ext_id)
+
+    async def one(answer: Answer, *arguments: object) -> Ended:
+        async with stand_in(answer) as url:
+            return await gateway(*HEALTH, "--url", url, "--commands", 20, *arguments, folder=tmp_path)
+
+    wrong, unasked, missing, late, well = await asyncio.gather(
+        one(refused), one(malformed), one(silent), one(slow, "--max-p99", 20), one(good, "--max-p99", 5000)
+    )
+    assert [1, 1, 1, 1, 0] == [ended.code for ended in (wrong, unasked, missing, late, well)]
+    assert {"INTERNAL": 20} == wrong.figures["errors"]
+    assert "20 wrong replies" in wrong.err
+    assert unasked.figures["errors"]["UNASKED_REPLY"] == unasked.figures["missing"] == 2
+    assert "1 missing replies" in missing.err
+    assert "above --max-p99 20" in late.err
+
+
+async def test_load_comes_back_as_a_client_should(tmp_path):
+    """After 1012 it connects again and sends again what was unanswered; after 4501 it stays away."""
+
+    def closing(code: int) -> Answer:
+        async def close_once(socket, number, ext_id):
+            if number == 10:
+                await socket.close(code)
+            else:
+                await good(socket, number, ext_id)
+
+        return close_once
+
+    async def one(code: int) -> Ended:
+        async with stand_in(closing(code)) as url:
+            return await gateway(*HEALTH, "--url", url, "--commands", 50, "--in-flight", 1, folder=tmp_path)
+
+    restart, revoked, lost = await asyncio.gather(one(1012), one(4501), one(4000))
+    assert (0, 50, 1, 0) == tuple([restart.code] + [restart.figures[n] for n in ("answered", "reconnects", "missing")])
+    assert (1, 9, 0) == (revoked.code, revoked.figures["answered"], revoked.figures["reconnects"])
+    assert (1, 49, 1, 1) == tuple([lost.code] + [lost.figures[n] for n in ("answered", "reconnects", "missing")])
+
+
+async def test_load_without_a_gateway_says_so(tmp_path):
+    """Nobody listens: exit code 2 and a sentence, no traceback."""
+    ended = await gateway(*HEALTH, "--url", "ws://127.0.0.1:9", folder=tmp_path)
+    assert 2 == ended.code
+    assert "does a gateway run there?" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_mix_repeats_with_its_seed():
+    """The same seed gives the same commands, another one others."""
+
+    def frames(seed: int) -> list[tuple[str, bytes]]:
+        mix = Mix(Kinds(), {"add": 1, "filter": 1}, seed, [Member(10, "")], 2)
+        mix._now = 0
+        return [(job.kind.name, job.tail) for n in range(50) if (job := mix.take(n % 2))]
+
+    assert 50 == len(frames(1))
+    assert [name for name, _ in frames(1)] == [name for name, _ in frames(1)]
+    assert [name for name, _ in frames(1)] != [name for name, _ in frames(2)]
+
+
+@pytest.mark.parametrize("text", ["add", "add=x", "added=1", "add=-1", "add=0", ""])
+def test_mix_refuses_what_it_cannot_read(text):
+    """The message says what would be right."""
+    with pytest.raises(StartupError, match="--mix"):
+        parse_mix(text)
+
+
+def test_missing_extra_is_named(monkeypatch):
+    """Without picows the message is the command that installs it."""
+    monkeypatch.setitem(sys.modules, "picows", None)
+    with pytest.raises(StartupError, match=r"pip install 'crm-gateway\[load\]'"):
+        require_extra()

@@ -1,0 +1,180 @@
+"""`gateway replay`: the same events come to be, under ids of their own, and every recorded status comes again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.capture import Header
+from gateway.errors import StartupError
+from gateway.harness.kinds import Job, Kinds
+from gateway.harness.replay import NOT_ADDED, Replay
+from gateway.harness.stream import read_stream
+from tests.client import EVENT, Client
+from tests.conftest import PASSWORD, Running, started
+from tests.harness_runs import gateway
+
+
+async def work(running: Running) -> None:
+    """Two managers on three sockets add, change and delete events, of each other's too; some of it is refused."""
+    async with (
+        Client.connected(running.url) as ten,
+        Client.connected(running.url) as eleven,
+        Client.connected(running.url) as nobody,
+    ):
+        await ten.login("10", PASSWORD)
+        token = (await eleven.login("11", PASSWORD))["token"]
+        await nobody.command("MngGetCalendarEvent", {"id": 1})
+        ids = [(await ten.add(title=f"Event {n}", participant_manager_ids=[10, 11]))["id"] for n in range(8)]
+        await eleven.command("MngSetCalendarParticipantStatus", {"id": ids[0], "status": 1})
+        await ten.command("MngUpdateCalendarEvent", {"id": ids[1], "title": "Moved", "participant_manager_ids": [10, 12]})
+        await ten.command("MngCompleteCalendarEvent", {"id": ids[2]})
+        await eleven.command("MngUpdateCalendarEvent", {"id": ids[2], "title": "Not mine"})
+        await ten.command("MngArchiveCalendarEvent", {"id": ids[3]})
+        await ten.command("MngDeleteCalendarEvent", {"id": ids[4]})
+        await eleven.command("MngGetCalendarEvent", {"id": ids[4]})
+        await nobody.command("MngAddCalendarEvent", {**EVENT, "title": "By token"}, __token=token)
+        await ten.command("MngAddCalendarEvent", {**EVENT, "title": ""})
+        page = {"from": 1, "to": 2_000_000_000, "limit": 3, "offset": 0, "deskFilter": "*"}
+        await ten.command("MngGetCalendarEventsByFilter", {**page, "after": {"start_time": 1_710_000_000, "id": ids[5]}})
+        await ten.command("MngUpdateCalendarEvent", {"id": ids[5], "owner_manager_id": 12, "if_version": 1})
+        await ten.command("MngUpdateCalendarEvent", {"id": ids[6], "priority": 3, "if_version": 9})
+
+
+async def tables(db: Any) -> Any:
+    """Events with their participants, in order, without ids and times that the server gives."""
+    return await db.fetch(
+        """
+        SELECT brand, desk, owner_manager_id, created_by, updated_by, type, status, priority, title, ast_json::text,
+            event.start_time, event.end_time, version,
+            (SELECT array_agg((p.manager_id, p.role, p.status) ORDER BY p.manager_id)
+             FROM calendar_participant AS p WHERE p.event_id = event.id)
+        FROM calendar_event AS event ORDER BY title, version
+        """
+    )
+
+
+@pytest.mark.parametrize("how", [["--speed", "20"], ["--fast", "--connections", "2", "--in-flight", "3"]])
+async def test_captured_run_replays_to_the_same_tables(start, dsn, db, tmp_path, how):
+    """Whatever the pace: the same events and participants, up to ids and times, and no reply that differs."""
+    async with started(dsn, capture_dir=str(tmp_path / "capture")) as running:
+        await work(running)
+    before, ids = await tables(db), await db.fetch("SELECT id FROM calendar_event")
+    assert 8 == len(before)
+    await db.execute("DELETE FROM calendar_event")
+    again = await start()
+    (file,) = (tmp_path / "capture").iterdir()
+    ended = await gateway("replay", file, "--url", again.url, *how, folder=tmp_path, dsn=dsn)
+    assert (0, 0, 0) == (ended.code, ended.figures["wrong"], ended.figures["missing"]), ended.err + ended.out
+    assert before == await tables(db)
+    assert set() == set(ids) & set(await db.fetch("SELECT id FROM calendar_event"))
+    assert {"sign-in or sign-out: the harness has sessions of its own": 2, "without a session": 1} == ended.figures["skipped"]
+
+
+async def test_replay_fails_when_a_reply_differs(start, dsn, db, tmp_path):
+    """A recorded success that is refused this time is a wrong reply."""
+    file = stream(tmp_path, add(0.0, 1), line(0.1, 1, "MngGetCalendarEvent", {"id": 1}, status=404))
+    ended = await gateway("replay", file, "--url", (await start()).url, folder=tmp_path, dsn=dsn)
+    assert (1, 1) == (ended.code, ended.figures["wrong"]), ended.err
+
+
+def line(time: float, connection: int, command: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
+    frame = {"command": command, "extID": "recorded", "data": data}
+    return {"time": time, "connection": connection, "manager": 10, "frame": frame, "status": 200, **more}
+
+
+def add(time: float, connection: int, event_id: int = 1) -> dict[str, Any]:
+    return line(time, connection, "MngAddCalendarEvent", EVENT, id=event_id)
+
+
+def stream(folder: Path, *lines: dict[str, Any]) -> Path:
+    """A file with these lines."""
+    file = folder / "stream.ndjson"
+    file.write_bytes(b"\n".join(msgspec.json.encode(item) for item in (Header(), *lines)) + b"\n")
+    return file
+
+
+def replaying(file: Path) -> tuple[Replay, list[int]]:
+    """A replay on two connections, and the connections it woke."""
+    replay = Replay(Kinds(), read_stream(file), 2, {10: "token"}, lambda _: 10)
+    woken: list[int] = []
+    replay.wake = woken.append
+    replay.fill()
+    return replay, woken
+
+
+def taken(replay: Replay, number: int) -> Job:
+    """The next command of a connection that has one."""
+    job = replay.take(number)
+    assert job is not None
+    return job
+
+
+ADDED = b'{"extID":1,"status":200,"data":{"event":{"id":77,"brand":"default"}}}'
+
+
+def test_replay_maps_ids_through_the_replies(tmp_path):
+    """A command on an event waits for the reply to its add, on whatever connection, and then names the new id."""
+    file = stream(tmp_path, line(0.2, 2, "MngGetCalendarEvent", {"id": 5, "x": 1}), add(0.1, 1, 5))
+    replay, woken = replaying(file)
+    job = taken(replay, 0)
+    assert replay.take(1) is None
+    replay.answered(job, ADDED, ok=True)
+    assert [1] == woken
+    assert b',"data":{"id":77,"x":1}}' == taken(replay, 1).tail
+    assert replay.exhausted()
+
+
+def test_replay_keeps_the_order_of_an_events_commands(tmp_path):
+    """Across connections each waits for the reply to the one before; on one connection the gateway keeps the order."""
+    get, delete = (line(0.2, 1, "MngGetCalendarEvent", {"id": 1}), line(0.3, 2, "MngDeleteCalendarEvent", {"id": 1}))
+    replay, woken = replaying(stream(tmp_path, add(0.0, 1), get, delete))
+    added = taken(replay, 0)
+    assert replay.take(0) is None
+    replay.answered(added, ADDED, ok=True)
+    got = taken(replay, 0)
+    assert replay.take(1) is None
+    woken.clear()
+    replay.answered(got, b"", ok=True)
+    assert [1] == woken
+    assert "MngDeleteCalendarEvent" == taken(replay, 1).kind.name
+
+
+def test_replay_leaves_out_what_has_no_event(tmp_path):
+    """An add that failed this time takes the commands on its event with it."""
+    replay, _ = replaying(stream(tmp_path, add(0.0, 1), line(0.1, 1, "MngGetCalendarEvent", {"id": 1})))
+    replay.lost(taken(replay, 0))
+    assert replay.take(0) is None
+    assert {NOT_ADDED: 1} == replay.skipped()
+    assert replay.exhausted()
+
+
+def test_stream_leaves_out_events_of_before(tmp_path):
+    """Their ids may be anybody's on another database; asked for, they are sent as they are."""
+    early = line(0.0, 1, "MngGetCalendarEvent", {"id": 1})
+    file = stream(tmp_path, early, add(0.1, 1), line(0.2, 1, "MngDeleteCalendarEvent", {"id": 9}))
+    assert Counter({"names an event that the stream did not add": 2}) == read_stream(file).skipped
+    kept = read_stream(file, keep_unknown=True)
+    assert (3, 0) == (len(kept.steps), kept.skipped.total())
+
+
+def test_stream_faults_are_named(tmp_path):
+    """No header, another version or a broken line is an error; a last line half written is not."""
+    file = stream(tmp_path, add(0.0, 1))
+    text = file.read_text()
+    for broken, told in (
+        ("{}", "no command"),
+        ('{"stream":"crm-gateway","version":2}\n', "crm-gateway 2"),
+        ("nonsense\n", "no header"),
+        (text + "nonsense\n", "line 3"),
+    ):
+        file.write_text(broken)
+        if told != "no command":
+            with pytest.raises(StartupError, match=told):
+                read_stream(file)
+    file.write_text(text + '{"time":0.2,"conn')
+    assert 1 == len(read_stream(file).steps)

@@ -1,0 +1,60 @@
+"""The page of `--report`: it stands alone, and shows what went wrong."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+from gateway.harness.figures import Figures, Summary
+from gateway.harness.kinds import Job, Kinds
+from gateway.harness.report import report_page
+
+
+def summary_of(*latencies: float, wrong: int = 0) -> Summary:
+    """The figures of a run with these latencies, one a second."""
+    kinds = Kinds()
+    figures = Figures(kinds)
+    figures.begin()
+    for latency in latencies:
+        kinds["HealthCheck"].latencies.append(latency)
+        figures.tick()
+    for _ in range(wrong):
+        kinds["HealthCheck"].latencies.append(0.1)
+        figures.count_wrong(Job(kinds["HealthCheck"], b"", 0.0), "<b>INTERNAL</b>", b"<script>alert(1)</script>")
+    figures.end()
+    return figures.summary(
+        title="a <title>", url="ws://127.0.0.1:1", paced=True, connections=2, in_flight=1, skipped={"why <not>": 3}
+    )
+
+
+def test_report_is_self_contained():
+    """No other file, no script, and drawings that are whole; both for light and dark screens."""
+    page = report_page(summary_of(0.001, 0.02, 0.3))
+    assert [] == re.findall(r"https?://|<script|<link|<img|@import|url\(", page)
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert 3 == len(drawings)
+    assert all(ET.fromstring(drawing) is not None for drawing in drawings)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_report_shows_errors_as_text():
+    """What a gateway answered is shown and never run."""
+    page = report_page(summary_of(0.01, wrong=4))
+    assert "&lt;b&gt;INTERNAL&lt;/b&gt;" in page
+    assert "&lt;script&gt;" in page
+    assert "not sent: why &lt;not&gt;" in page
+    assert [] == re.findall(r"<script|<b>INTERNAL|a <title>", page)
+
+
+def test_report_of_a_run_without_replies_is_a_page_too():
+    """Nothing to draw is no reason to fail."""
+    assert "No replies." in report_page(summary_of())
+
+
+def test_figures_are_those_of_the_latencies():
+    """Percentiles within the histogram's three digits, the mean exact, in milliseconds."""
+    latency = summary_of(*[n / 1000 for n in range(1, 1001)]).latency
+    assert abs(latency.p50 - 500) <= 1
+    assert abs(latency.p99 - 990) <= 1
+    assert abs(latency.max - 1000) <= 1
+    assert 500.5 == latency.mean

@@ -1,0 +1,175 @@
+"""Replies of thousands of events: whole, in order, beside other commands, and cut for a client that does not read."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.calendar_model import Manager
+from tests.client import Client
+from tests.conftest import Running
+from tests.people import Person, team
+from tests.process import becomes_true, until
+
+EVENTS = 3000
+FILL = f"""
+    INSERT INTO calendar_event
+    SELECT id, 'default', '', 21, 21, 21, 0, 0, 0, 'Event ' || id || repeat('x', 400), '{{"a":[1]}}', 1 + id % 7, 100,
+        0, 0, 0, 0, 0, 0, 0, 1, 1, 1
+    FROM generate_series(1, {EVENTS}) AS id;
+    INSERT INTO calendar_participant SELECT id, 21, 0, 1, 1, 1, start_time, end_time FROM calendar_event;
+"""
+PAGE = {"from": 0, "to": 1000, "limit": 50_000, "offset": 0, "deskFilter": "*"}
+
+
+@pytest.fixture
+async def filled(db: Any) -> None:
+    """Three thousand events, over seven starts."""
+    await db.execute(FILL)
+
+
+def frame(person: Person, ext_id: str, **data: Any) -> str:
+    request = {"command": "MngGetCalendarEventsByFilter", "extID": ext_id, "__token": person.token, "data": {**PAGE, **data}}
+    return msgspec.json.encode(request).decode()
+
+
+async def streams_open(db: Any) -> int:
+    """Database connections that are inside a stream: they fetch a batch, or wait for a client to take one."""
+    found: int = await db.fetchval(
+        """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'crm-gateway' AND state <> 'idle'
+        """
+    )
+    return found
+
+
+async def streams_become(expected: int, db: Any) -> None:
+    """Returns once so many streams are open."""
+    await until(lambda: streams_open(db), lambda count: count == expected)
+
+
+async def stuck(gateway: Running, connect: Any, person: Person, db: Any) -> Client:
+    """A client that asked for everything and reads nothing of it; the kernel takes only a little of it for the client."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", gateway.port))
+    client: Client = await connect(gateway, None, sock=raw, ping_interval=None)
+    client.socket.transport.pause_reading()
+    before = await streams_open(db)
+    await client.socket.send(frame(person, "stuck"))
+    await streams_become(before + 1, db)
+    return client
+
+
+async def test_large_page_is_whole_and_in_order(gateway, connect, db, filled):
+    """More than 500 rows arrive as one valid message: all of them, ordered, with the right count and has_more."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    places = sorted((1 + number % 7, number) for number in range(1, EVENTS + 1))
+    for limit, offset in (
+        (50_000, 0),
+        (EVENTS, 0),
+        (EVENTS - 1, 0),
+        (501, 0),
+        (500, 0),
+        (1000, 2500),
+        (1000, 2499),
+        (600, 1800),
+    ):
+        data = await person.filter(limit=limit, offset=offset)
+        expected = places[offset : offset + limit]
+        assert expected == [(row["start_time"], row["id"]) for row in data["rows"]]
+        assert (len(expected), offset + limit < EVENTS) == (data["count"], data["has_more"])
+    row = (await person.filter(to=1000))["rows"][1234]
+    assert row == await person.get(row["id"])
+
+
+async def test_large_page_has_the_bytes_of_a_small_one(gateway, connect, db, filled):
+    """The rows of a streamed reply are the very bytes of the pages that are sent at once."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    await person.client.socket.send(frame(person, "s"))
+    streamed = await person.client.socket.recv(decode=False)
+    rows = []
+    for offset in range(0, EVENTS, 500):
+        await person.client.socket.send(frame(person, "s", limit=500, offset=offset))
+        page = await person.client.socket.recv(decode=False)
+        rows.append(page[page.index(b"[") + 1 : page.rindex(b"]")])
+    whole = b",".join(rows)
+    assert b'{"extID":"s","status":200,"data":{"rows":[' + whole + b'],"count":3000,"has_more":false}}' == streamed
+
+
+async def test_other_commands_are_answered_while_a_reader_is_slow(gateway, connect, db, filled):
+    """A stream that its client has not read holds up nobody else; once read it is whole, and as it was when it began."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person, db)
+    for _ in range(20):
+        assert 200 == (await person.command("Get", id=1))["status"]
+    assert 500 == (await person.filter(limit=500))["count"]
+    await person.event("Update", id=EVENTS, title="renamed", start_time=50)
+    assert EVENTS == (await person.filter())["count"]
+    assert 1 == await streams_open(db)
+    slow.socket.transport.resume_reading()
+    reply = await slow.receive()
+    assert ("stuck", EVENTS, False) == (reply["extID"], reply["data"]["count"], reply["data"]["has_more"])
+    assert {str(EVENTS)} == {row["title"].split()[1].rstrip("x") for row in reply["data"]["rows"] if row["id"] == EVENTS}
+    await streams_become(0, db)
+
+
+async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connect, db, filled):
+    """Commands sent while a stream is under way are done meanwhile, and answered behind its end; bare pongs too."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person, db)
+    for number in range(3):
+        request = {"command": "MngCompleteCalendarEvent", "extID": number, "__token": person.token, "data": {"id": 1 + number}}
+        await slow.socket.send(msgspec.json.encode(request).decode())
+    await slow.socket.send(frame(person, "second"))
+    await until(lambda: db.fetchval("SELECT count(*) FROM calendar_event WHERE status = 1"), lambda count: count == 3)
+    await streams_become(2, db)
+    slow.socket.transport.resume_reading()
+    replies = [await slow.receive() for _ in range(5)]
+    assert "stuck" == replies[0]["extID"]
+    assert [200] * 5 == [reply["status"] for reply in replies]
+    assert sorted(["second", "0", "1", "2"]) == sorted(str(reply["extID"]) for reply in replies[1:])
+    assert [EVENTS] * 2 == [len(reply["data"]["rows"]) for reply in replies if "rows" in reply["data"]]
+
+
+async def test_reader_without_progress_is_cut(start, connect, db, filled):
+    """Who takes nothing of a stream is cut with 4000, of which it may see 1006, and its database connection is free again."""
+    gateway = await start(outbox_stall_seconds=0.3)
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person, db)
+    await streams_become(0, db)
+    slow.socket.transport.resume_reading()
+    assert await slow.closed() in {4000, 1006}
+    assert [] == slow.others
+    assert EVENTS == (await person.filter())["count"]
+    await becomes_true(lambda: 1 == len(gateway.gateway._connections))
+    assert '"status":500' not in gateway.log_text.replace(" ", "")
+
+
+async def test_reader_that_leaves_frees_its_stream(gateway, connect, db, filled):
+    """A socket that breaks in the middle of a stream leaves no database connection behind."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    for _ in range(gateway.settings.streams_max + 1):
+        slow = await stuck(gateway, connect, person, db)
+        slow.socket.transport.abort()
+        await streams_become(0, db)
+    assert EVENTS == (await person.filter())["count"]
+
+
+async def test_streams_at_once_are_bounded(start, connect, db, filled):
+    """Past the limit of streams a large page gets NO_SERVICE, small ones are answered; a stream that ends makes room."""
+    gateway = await start(streams_max=1, db_acquire_seconds=0.3)
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person, db)
+    reply = await person.command("GetCalendarEventsByFilter", **PAGE)
+    assert (503, "NO_SERVICE", "not_executed") == (reply["status"], reply["error"], reply["outcome"])
+    assert reply["retry_after_ms"] > 0
+    assert 500 == (await person.filter(limit=500))["count"]
+    assert 1 == await streams_open(db)
+    slow.socket.transport.resume_reading()
+    assert EVENTS == (await slow.receive())["data"]["count"]
+    assert EVENTS == (await person.filter())["count"]
