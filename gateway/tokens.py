@@ -16,6 +16,8 @@ from gateway.settings import Settings
 ALGORITHM = "HS256"
 TOKEN_CHARS_MAX = 8192
 """A longer one is refused unread; the gateway's own have some 300 characters."""
+CLOCK_SKEW_SECONDS = 10
+"""How far in the future `iat` and `nbf` may be: gateways' clocks differ, and are set back now and then. `exp` is exact."""
 _REQUIRED = ["exp", "iat", "iss", "aud", "sub", "jti"]
 
 
@@ -77,6 +79,7 @@ class Tokens:
                 issuer=self._issuer,
                 audience=self._audience,
                 options={"require": _REQUIRED},
+                leeway=CLOCK_SKEW_SECONDS,
             )
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidTokenError(type(error).__name__) from None

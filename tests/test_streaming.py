@@ -36,32 +36,28 @@ def frame(person: Person, ext_id: str, **data: Any) -> str:
     return msgspec.json.encode(request).decode()
 
 
-async def streams_open(db: Any) -> int:
-    """Database connections that are inside a stream: they fetch a batch, or wait for a client to take one."""
-    found: int = await db.fetchval(
-        """
-        SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'crm-gateway' AND state <> 'idle'
-        """
-    )
+def streams_open(gateway: Running) -> int:
+    """Streams that hold a database connection."""
+    pool = gateway.gateway._db._streams
+    found: int = pool.get_size() - pool.get_idle_size()
     return found
 
 
-async def streams_become(expected: int, db: Any) -> None:
+async def streams_become(expected: int, gateway: Running) -> None:
     """Returns once so many streams are open."""
-    await until(lambda: streams_open(db), lambda count: count == expected)
+    await becomes_true(lambda: expected == streams_open(gateway))
 
 
-async def stuck(gateway: Running, connect: Any, person: Person, db: Any) -> Client:
+async def stuck(gateway: Running, connect: Any, person: Person) -> Client:
     """A client that asked for everything and reads nothing of it; the kernel takes only a little of it for the client."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.connect(("127.0.0.1", gateway.port))
     client: Client = await connect(gateway, None, sock=raw, ping_interval=None)
     client.socket.transport.pause_reading()
-    before = await streams_open(db)
+    before = streams_open(gateway)
     await client.socket.send(frame(person, "stuck"))
-    await streams_become(before + 1, db)
+    await streams_become(before + 1, gateway)
     return client
 
 
@@ -104,30 +100,30 @@ async def test_large_page_has_the_bytes_of_a_small_one(gateway, connect, db, fil
 async def test_other_commands_are_answered_while_a_reader_is_slow(gateway, connect, db, filled):
     """A stream that its client has not read holds up nobody else; once read it is whole, and as it was when it began."""
     (person,) = await team(db, connect, gateway, Manager(21))
-    slow = await stuck(gateway, connect, person, db)
+    slow = await stuck(gateway, connect, person)
     for _ in range(20):
         assert 200 == (await person.command("Get", id=1))["status"]
     assert 500 == (await person.filter(limit=500))["count"]
     await person.event("Update", id=EVENTS, title="renamed", start_time=50)
     assert EVENTS == (await person.filter())["count"]
-    assert 1 == await streams_open(db)
+    assert 1 == streams_open(gateway)
     slow.socket.transport.resume_reading()
     reply = await slow.receive()
     assert ("stuck", EVENTS, False) == (reply["extID"], reply["data"]["count"], reply["data"]["has_more"])
     assert {str(EVENTS)} == {row["title"].split()[1].rstrip("x") for row in reply["data"]["rows"] if row["id"] == EVENTS}
-    await streams_become(0, db)
+    await streams_become(0, gateway)
 
 
 async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connect, db, filled):
     """Commands sent while a stream is under way are done meanwhile, and answered behind its end; bare pongs too."""
     (person,) = await team(db, connect, gateway, Manager(21))
-    slow = await stuck(gateway, connect, person, db)
+    slow = await stuck(gateway, connect, person)
     for number in range(3):
         request = {"command": "MngCompleteCalendarEvent", "extID": number, "__token": person.token, "data": {"id": 1 + number}}
         await slow.socket.send(msgspec.json.encode(request).decode())
     await slow.socket.send(frame(person, "second"))
     await until(lambda: db.fetchval("SELECT count(*) FROM calendar_event WHERE status = 1"), lambda count: count == 3)
-    await streams_become(2, db)
+    await streams_become(2, gateway)
     slow.socket.transport.resume_reading()
     replies = [await slow.receive() for _ in range(5)]
     assert "stuck" == replies[0]["extID"]
@@ -140,8 +136,8 @@ async def test_reader_without_progress_is_cut(start, connect, db, filled):
     """Who takes nothing of a stream is cut with 4000, of which it may see 1006, and its database connection is free again."""
     gateway = await start(outbox_stall_seconds=0.3)
     (person,) = await team(db, connect, gateway, Manager(21))
-    slow = await stuck(gateway, connect, person, db)
-    await streams_become(0, db)
+    slow = await stuck(gateway, connect, person)
+    await streams_become(0, gateway)
     slow.socket.transport.resume_reading()
     assert await slow.closed() in {4000, 1006}
     assert [] == slow.others
@@ -154,9 +150,9 @@ async def test_reader_that_leaves_frees_its_stream(gateway, connect, db, filled)
     """A socket that breaks in the middle of a stream leaves no database connection behind."""
     (person,) = await team(db, connect, gateway, Manager(21))
     for _ in range(gateway.settings.streams_max + 1):
-        slow = await stuck(gateway, connect, person, db)
+        slow = await stuck(gateway, connect, person)
         slow.socket.transport.abort()
-        await streams_become(0, db)
+        await streams_become(0, gateway)
     assert EVENTS == (await person.filter())["count"]
 
 
@@ -164,12 +160,12 @@ async def test_streams_at_once_are_bounded(start, connect, db, filled):
     """Past the limit of streams a large page gets NO_SERVICE, small ones are answered; a stream that ends makes room."""
     gateway = await start(streams_max=1, db_acquire_seconds=0.3)
     (person,) = await team(db, connect, gateway, Manager(21))
-    slow = await stuck(gateway, connect, person, db)
+    slow = await stuck(gateway, connect, person)
     reply = await person.command("GetCalendarEventsByFilter", **PAGE)
     assert (503, "NO_SERVICE", "not_executed") == (reply["status"], reply["error"], reply["outcome"])
     assert reply["retry_after_ms"] > 0
     assert 500 == (await person.filter(limit=500))["count"]
-    assert 1 == await streams_open(db)
+    assert 1 == streams_open(gateway)
     slow.socket.transport.resume_reading()
     assert EVENTS == (await slow.receive())["data"]["count"]
     assert EVENTS == (await person.filter())["count"]
