@@ -7,14 +7,16 @@ so a revoked session stops at the next command without a look-up of its own.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections import OrderedDict
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
 from gateway.access import Access
-from gateway.database import Database, Row, Statement
+from gateway.database import Database, Statement
 from gateway.errors import CommandError, ErrorCode
 from gateway.tokens import Session
 
@@ -99,20 +101,32 @@ class Sessions:
         self._session_seconds = session_seconds
         self._epoch = 0
         self._known: OrderedDict[str, Access] = OrderedDict()
+        self._lookups: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def access_of(self, session: Session) -> Access:
-        """What the session may do. Raises CommandError UNAUTHORIZED when it is expired or revoked, or its manager disabled."""
+        """What the session may do. Raises CommandError UNAUTHORIZED when it is expired or revoked, or its manager disabled.
+
+        Callers are answered in the order they came: commands of one connection keep theirs.
+        """
         now = int(time.time())
         if session.expires_time <= now:
             raise ended()
         access = self._known.get(session.id)
         if access is not None and access.epoch == self._epoch and access.manager_id == session.manager_id:
             return access
-        row = await self._db.fetch_row(_FIND_ACCESS, session.id, session.manager_id, now)
-        if row is None:
-            self._known.pop(session.id, None)
-            raise ended()
-        return self._remember(session, row)
+        async with self._lookups.setdefault(session.id, asyncio.Lock()):
+            access = self._known.get(session.id)
+            if access is not None and access.epoch == self._epoch and access.manager_id == session.manager_id:
+                return access
+            return await self._look_up(session.id, session.manager_id)
+
+    async def renewed(self, access: Access) -> Access:
+        """The same access if it still holds, or what the session may do now. Raises CommandError UNAUTHORIZED."""
+        try:
+            await self.confirm(access)
+        except StaleAccessError:
+            return await self._look_up(access.session_id, access.manager_id)
+        return access
 
     async def confirm(self, access: Access) -> None:
         """Asks the database whether the access still holds, for a command that ended before its own statement asked.
@@ -126,7 +140,7 @@ class Sessions:
     def check_epoch(self, access: Access, epoch: int) -> None:
         """Takes note of the epoch that a statement has seen. Raises StaleAccessError when the access was decided at another."""
         if access.epoch != epoch:
-            self._epoch = epoch
+            self._epoch = max(self._epoch, epoch)
             raise StaleAccessError
 
     async def find_manager(self, login: str) -> Manager | None:
@@ -149,17 +163,21 @@ class Sessions:
         if row is None:
             raise ended()
 
-    def _remember(self, session: Session, row: Row) -> Access:
+    async def _look_up(self, session_id: str, manager_id: int) -> Access:
+        row = await self._db.fetch_row(_FIND_ACCESS, session_id, manager_id, int(time.time()))
+        if row is None:
+            self._known.pop(session_id, None)
+            raise ended()
         self._epoch = max(self._epoch, row["epoch"])
         access = Access(
-            session_id=session.id,
-            manager_id=session.manager_id,
+            session_id=session_id,
+            manager_id=manager_id,
             type=row["type"],
             brands=tuple(row["brands"]),
             desk_mask=row["desk_mask"],
             epoch=row["epoch"],
         )
-        self._known[session.id] = access
+        self._known[session_id] = access
         if len(self._known) > ACCESS_CACHE_MAX:
             self._known.popitem(last=False)
         return access

@@ -155,6 +155,7 @@ async def test_session_ended_in_the_database_stops_at_the_next_command(start: St
         ]
         await first.add()
         await second.add()
+        await third.command("HealthCheck")  # its proof was taken: a message is read only after that
         before = await db.fetchval("SELECT count(*) FROM calendar_event")
         await db.execute(end)
         replies = [await first.command("MngAddCalendarEvent", EVENT), await second.command("MngLogout")]

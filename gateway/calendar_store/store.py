@@ -162,14 +162,14 @@ class CalendarStore:
             raise RuntimeError("an add wrote nothing although its access holds")
 
     async def get_event(self, access: Access, event_id: int) -> Raw:
-        """The event as JSON. Raises CommandError NOT_FOUND for one that is absent or hidden."""
-        event = await self._gets.submit((access, event_id))
-        if event is None:
-            raise CommandError(ErrorCode.NOT_FOUND, f"no event {event_id}")
-        return event
+        """The event as JSON, behind the changes of it that wait. Raises CommandError NOT_FOUND for one absent or hidden."""
+        if event_id in self._turns:
+            async with self._turn(event_id):
+                return (await self._read(access, event_id))[1]
+        return (await self._read(access, event_id))[1]
 
-    async def change_event(self, access: Access, event_id: int, change: Callable[[Event], Event]) -> Raw:
-        """The event as JSON after `change`, which is applied to the row as it is then.
+    async def change_event(self, access: Access, event_id: int, change: Callable[[Access, Event], Event]) -> Raw:
+        """The event as JSON after `change`, which is applied to the row as it is then, with the access as it is then.
 
         Changes of one event are made one after the other: in the order called within this process, and across
         processes by its version, which a change advances by one. A change that leaves the event equal writes nothing.
@@ -177,9 +177,9 @@ class CalendarStore:
         """
         async with self._turn(event_id):
             for _ in range(TRIES_MAX):
-                stored = await self.get_event(access, event_id)
+                access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
-                changed = change(event)
+                changed = change(access, event)
                 if changed == event:
                     return stored
                 written = await self._changes.submit((changed, access.epoch))
@@ -187,14 +187,28 @@ class CalendarStore:
                     return written
         raise _contended(event_id)
 
-    async def delete_event(self, access: Access, event_id: int, check: Callable[[Event], None]) -> None:
+    async def delete_event(self, access: Access, event_id: int, check: Callable[[Access, Event], None]) -> None:
         """Removes the event and its participants, if `check` lets it. Raises what `check` raises."""
         async with self._turn(event_id):
             for _ in range(TRIES_MAX):
-                event = _decode_event(await self.get_event(access, event_id))
-                check(event)
+                access, stored = await self._read(access, event_id)
+                event = _decode_event(stored)
+                check(access, event)
                 if await self._deletes.submit((event, access.epoch)):
                     return
+        raise _contended(event_id)
+
+    async def _read(self, access: Access, event_id: int) -> tuple[Access, Raw]:
+        """The event, and the access it was read with: an access that no longer holds is renewed here, within the turn."""
+        for _ in range(TRIES_MAX):
+            event = await self._gets.submit((access, event_id))
+            if event is not None:
+                return access, event
+            renewed = await self._sessions.renewed(access)
+            if renewed == access:
+                raise CommandError(ErrorCode.NOT_FOUND, f"no event {event_id}")
+            renewed.require_calendar()
+            access = renewed
         raise _contended(event_id)
 
     async def _get_events(self, batch: Sequence[tuple[Access, int]]) -> list[Raw | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from gateway.access import Access
 from gateway.commands.changes import changed, require_change
 from gateway.context import Context
 from gateway.event import Event, EventReply
@@ -21,10 +22,9 @@ class ArchiveCalendarEvent(Request, frozen=True, kw_only=True):
 
 async def archive_calendar_event(context: Context, request: ArchiveCalendarEvent) -> EventReply:
     """Answers with the event after the change."""
-    access = context.require_access()
 
-    def change(event: Event) -> Event:
+    def change(access: Access, event: Event) -> Event:
         require_change(access, event, request.if_version)
         return changed(access, event, int(time.time()), status=ARCHIVED)
 
-    return EventReply(await context.services.calendar.change_event(access, request.id, change))
+    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change))

@@ -24,8 +24,7 @@ class DeleteReply(Struct, frozen=True):
 
 async def delete_calendar_event(context: Context, request: DeleteCalendarEvent) -> DeleteReply:
     """Answers once event and participants are gone."""
-    access = context.require_access()
     await context.services.calendar.delete_event(
-        access, request.id, lambda event: require_change(access, event, request.if_version)
+        context.require_access(), request.id, lambda access, event: require_change(access, event, request.if_version)
     )
     return DeleteReply(request.id)

@@ -6,6 +6,7 @@ import time
 
 from msgspec import structs
 
+from gateway.access import Access
 from gateway.commands.changes import changed
 from gateway.context import Context
 from gateway.errors import CommandError, ErrorCode
@@ -22,10 +23,9 @@ class SetCalendarParticipantStatus(Request, frozen=True, kw_only=True):
 
 async def set_calendar_participant_status(context: Context, request: SetCalendarParticipantStatus) -> EventReply:
     """Any participant may answer but the owner, who has always accepted."""
-    access = context.require_access()
     now = int(time.time())
 
-    def change(event: Event) -> Event:
+    def change(access: Access, event: Event) -> Event:
         if access.manager_id not in [row.manager_id for row in event.participants]:
             raise CommandError(ErrorCode.FORBIDDEN, "answering needs an invitation to the event")
         if access.manager_id == event.owner_manager_id:
@@ -38,4 +38,4 @@ async def set_calendar_participant_status(context: Context, request: SetCalendar
         ]
         return changed(access, event, now, participants=answered)
 
-    return EventReply(await context.services.calendar.change_event(access, request.id, change))
+    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change))

@@ -80,17 +80,16 @@ class UpdateCalendarEvent(Request, frozen=True, kw_only=True):
 async def update_calendar_event(context: Context, request: UpdateCalendarEvent) -> EventReply:
     """Answers with the event after the change, even if the caller may no longer see it."""
     _check(context, request)
-    access = context.require_access()
     now = int(time.time())
 
-    def change(event: Event) -> Event:
+    def change(access: Access, event: Event) -> Event:
         _require_rights(access, request, event)
         require_change(access, event, request.if_version)
         after = changed(access, event, now, **_fields(request, event, now))
         checked_times(after.start_time, after.end_time)
         return after
 
-    return EventReply(await context.services.calendar.change_event(access, request.id, change))
+    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change))
 
 
 def _check(context: Context, request: UpdateCalendarEvent) -> None:
