@@ -22,7 +22,7 @@ run: $(STAMP)  ## set everything up and serve on an embedded PostgreSQL (Ctrl-C 
 	@exec $(BIN)/gateway serve
 
 test: $(STAMP)  ## set everything up and run the test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 lint: $(STAMP)  ## style, types
 	$(BIN)/ruff check .
