@@ -39,7 +39,7 @@ async def updates(person: Person, event_id: int, fields: tuple[str, ...]) -> tup
         frame = {"command": "MngUpdateCalendarEvent", "extID": number, "__token": person.token}
         await person.client.socket.send(msgspec.json.encode({**frame, "data": {"id": event_id, field: value}}).decode())
     replies = [await person.client.receive() for _ in sent]
-    assert {200} == {reply["status"] for reply in replies}
+    assert [] == [reply for reply in replies if reply["status"] != 200]
     replies.sort(key=lambda reply: reply["data"]["event"]["version"])
     last = {}
     for reply in replies:
@@ -57,8 +57,6 @@ async def test_fifty_updates_from_two_sockets_lose_nothing(start, connect, db, g
     clients: list[Client] = [await connect(running[number % gateways], None) for number in range(2)]
     one, other = (Person(client, Manager(21, 11), token) for client, token in zip(clients, tokens, strict=True))
     event = await one.add(participant_manager_ids=[22])
-    # Each session is looked up before: commands that wait for that look-up do not keep their order yet.
-    assert [event] * 2 == [await person.get(event["id"]) for person in (one, other)]
     left, right = await asyncio.gather(updates(one, event["id"], SIDES[0]), updates(other, event["id"], SIDES[1]))
     assert list(range(2, 52)) == sorted(left[0] + right[0])
     final = await other.get(event["id"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -25,8 +25,8 @@ from gateway.settings import Settings
 
 ID_BLOCK = 100
 """Event ids taken from the sequence at once, so that an add needs one round trip; a restart leaves a gap of at most these."""
-TRIES_MAX = 20
-"""Times a change is made anew because another process changed the event meanwhile."""
+RENEWALS_MAX = 20
+"""Times an access is renewed because managers and sessions changed while an event was read."""
 
 _COLUMN_TYPES = {
     "brand": "text",
@@ -137,6 +137,7 @@ class CalendarStore:
         self._db = db
         self._sessions = sessions
         self._turn_seconds = settings.db_acquire_seconds
+        self._tries_seconds = settings.db_command_seconds
         self._ids: deque[int] = deque()
         self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         shared = settings.commands_per_commit_max, settings.db_command_seconds
@@ -176,7 +177,7 @@ class CalendarStore:
         Raises what `change` raises.
         """
         async with self._turn(event_id):
-            for _ in range(TRIES_MAX):
+            for _ in self._tries():
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
                 changed = change(access, event)
@@ -190,7 +191,7 @@ class CalendarStore:
     async def delete_event(self, access: Access, event_id: int, check: Callable[[Access, Event], None]) -> None:
         """Removes the event and its participants, if `check` lets it. Raises what `check` raises."""
         async with self._turn(event_id):
-            for _ in range(TRIES_MAX):
+            for _ in self._tries():
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
                 check(access, event)
@@ -200,7 +201,7 @@ class CalendarStore:
 
     async def _read(self, access: Access, event_id: int) -> tuple[Access, Raw]:
         """The event, and the access it was read with: an access that no longer holds is renewed here, within the turn."""
-        for _ in range(TRIES_MAX):
+        for _ in range(RENEWALS_MAX):
             event = await self._gets.submit((access, event_id))
             if event is not None:
                 return access, event
@@ -233,6 +234,16 @@ class CalendarStore:
         given = [{"id": event.id, "version": event.version, "epoch": epoch} for event, epoch in batch]
         deleted = {row["id"] for row in await self._db.fetch(_DELETE_EVENTS, _json(given))}
         return [event.id in deleted for event, _ in batch]
+
+    def _tries(self) -> Iterator[None]:
+        """Tries to change an event while other processes change it first.
+
+        A time bounds them, not a number: whoever loses is as likely to lose the next one, and a try takes milliseconds.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._tries_seconds
+        while loop.time() < deadline:
+            yield
 
     def _turn(self, event_id: int) -> _Turn:
         lock = self._turns.get(event_id)
