@@ -167,7 +167,7 @@ class Connection:
             if isinstance(reply.payload, Streamed):
                 await self._outbox.stream(reply.payload)
             else:
-                await self._outbox.send(reply.payload)
+                await self._outbox.send(reply.payload, last=self._unanswered == 1)
         finally:
             self._slots.release()
             self._unanswered -= 1

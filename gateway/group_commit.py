@@ -21,10 +21,11 @@ WRITERS_MAX = 2
 class GroupCommit(Generic[Item, Result]):
     """Runs items through `run`, which takes several and returns the result of each, in their order.
 
-    A lone item goes at once. While all writers are busy items wait, and the first writer to be free takes all that wait,
-    up to `share_max`: there is no timer. When PostgreSQL refuses a shared statement, its items are run one by one in the
-    same order, so that only the guilty one gets an error. When the answer was lost nothing is sent again: every item of
-    the statement gets that error, with its outcome. A caller that is cancelled leaves its item to be run.
+    A lone item goes at once, in the caller's task. While all writers are busy items wait, and the first writer to be free
+    takes all that wait, up to `share_max`: there is no timer. When PostgreSQL refuses a shared statement, its items are
+    run one by one in the same order, so that only the guilty one gets an error. When the answer was lost nothing is sent
+    again: every item of the statement gets that error, with its outcome. A caller that is cancelled takes no other item
+    along.
     """
 
     def __init__(
@@ -43,10 +44,21 @@ class GroupCommit(Generic[Item, Result]):
     async def submit(self, item: Item) -> Result:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, answer))
-        if self._idle:
+        if not self._idle or self._waiting:
+            self._waiting.append((item, answer))
+            return await answer
+        writer = self._idle.pop()  # it sleeps on, while the caller does its work: two turns of the event loop less
+        try:
+            await self._answer([(item, answer)])
+        finally:
+            self._idle.append(writer)
+            self._wake()
+        return answer.result()
+
+    def _wake(self) -> None:
+        """Lets idle writers take what waits."""
+        if self._waiting and self._idle:
             self._idle.popleft().set_result(None)
-        return await answer
 
     async def _write_forever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -32,8 +32,11 @@ class Outbox:
         self._taken_bytes = 0
         self._progress_at = socket.loop.time()
 
-    def write(self, payload: bytes) -> None:
-        """Writes a message now, or behind the one in pieces; drops it when the client is too far behind."""
+    def write(self, payload: bytes, *, last: bool = False) -> None:
+        """Writes a message now, or behind the one in pieces; drops it when the client is too far behind.
+
+        Messages written in one turn of the event loop leave together at its end; `last` says that no other will follow.
+        """
         if self._socket.state is not OPEN:
             return
         waiting = self._socket.transport.get_write_buffer_size() + self._unflushed_bytes + self._behind_bytes
@@ -44,13 +47,16 @@ class Outbox:
             self._behind_bytes += len(payload)
         else:
             self._socket.protocol.send_text(payload)
+            if last and not self._unflushed_bytes:
+                self._socket.send_data()
+                return
             if not self._unflushed_bytes:
                 self._socket.loop.call_soon(self._flush)
             self._unflushed_bytes += len(payload)
 
-    async def send(self, payload: bytes) -> None:
+    async def send(self, payload: bytes, *, last: bool = False) -> None:
         """Writes a message, then waits while more is buffered than the client takes."""
-        self.write(payload)
+        self.write(payload, last=last)
         if self._socket.paused:
             with suppress(OSError):  # the client is gone, which is the reader's business: other commands go on
                 await self._socket.drain()

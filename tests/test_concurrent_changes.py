@@ -119,3 +119,20 @@ async def test_delete_among_updates_is_final(start, connect, db):
     statuses = {reply["extID"]: reply["status"] for reply in replies}
     assert [200] * 5 + [404] * 4 == [statuses[number] for number in range(9)]
     assert 0 == await db.fetchval("SELECT count(*) FROM calendar_participant")
+
+
+async def test_gateways_at_odds_starve_none_of_their_changes(start, connect, db):
+    """Hundreds of changes of one event through each of two gateways: however often one is beaten, all are done."""
+    people = [(await team(db, connect, await start(**PATIENT), Manager(21 + number, 11)))[0] for number in range(2)]
+    event = await people[0].add()
+
+    async def change(person: Person, field: str) -> list[int]:
+        for number in range(200):
+            frame = {"command": "MngUpdateCalendarEvent", "extID": number, "__token": person.token}
+            data = {"id": event["id"], field: 1 + number}
+            await person.client.socket.send(msgspec.json.encode({**frame, "data": data}).decode())
+        return [(await person.client.receive())["status"] for _ in range(200)]
+
+    assert [[200] * 200] * 2 == await asyncio.gather(change(people[0], "login"), change(people[1], "lead_id"))
+    final = await people[0].get(event["id"])
+    assert (200, 200, 401) == (final["login"], final["lead_id"], final["version"])
