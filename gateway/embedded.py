@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from gateway.errors import StartupError
+from gateway.server_user import COMMAND_TIMEOUT_S, give_to_server, require_enterable, run, server_user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 MAJOR_VERSION = "18"
 SOCKET_NAME = ".s.PGSQL.5432"
@@ -36,8 +37,6 @@ INITDB_TIMEOUT_S = 120
 START_TIMEOUT_S = 60
 STOP_FAST_TIMEOUT_S = 30
 STOP_IMMEDIATE_TIMEOUT_S = 10
-COMMAND_TIMEOUT_S = 15
-"""What a command gets that should answer at once, and pg_ctl on top of the limit that it keeps itself."""
 POLL_INTERVAL_S = 0.1
 PSQL_CANNOT_CONNECT = 2
 
@@ -158,14 +157,14 @@ class EmbeddedPostgres:
                 f" PostgreSQL's socket below it takes {length} bytes of at most {SOCKET_PATH_BYTES_MAX}: set"
                 " GATEWAY_DATA_DIR to another, shorter path"
             )
-        _require_enterable(bin_dir())
-        _require_enterable(self._data_dir.parent)
+        require_enterable(bin_dir())
+        require_enterable(self._data_dir.parent)
         if not self._data_dir.exists():
             self._data_dir.mkdir()
             self._data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
-        _require_enterable(self._data_dir)
+        require_enterable(self._data_dir)
         # Root must not write into, or give away, what another user can turn into a link.
-        for folder, owners in ((self._data_dir, (0, os.geteuid())), (self._pgdata, (_server_user().pw_uid,))):
+        for folder, owners in ((self._data_dir, (0, os.geteuid())), (self._pgdata, (server_user().pw_uid,))):
             if folder.exists() and (owner := folder.stat().st_uid) not in owners:
                 raise StartupError(
                     f"{folder} belongs to the user {owner}: run the gateway as the user that made it, or set"
@@ -193,9 +192,9 @@ class EmbeddedPostgres:
         """Everything that PostgreSQL needs on disk. Needs the lock; repeats harmlessly."""
         self._socket_dir.mkdir(exist_ok=True)
         self._socket_dir.chmod(0o700)
-        _give_to_server(self._socket_dir)
+        give_to_server(self._socket_dir)
         os.close(os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
-        _give_to_server(self.log_path)
+        give_to_server(self.log_path)
         # Beside PGDATA, not in it: as root the gateway writes only where the server's user cannot.
         me, folder = pwd.getpwuid(os.geteuid()).pw_name, str(self._data_dir).replace("'", "''")
         for name, text in (
@@ -218,8 +217,8 @@ class EmbeddedPostgres:
     def _initdb(self) -> None:
         """Makes PGDATA beside its place and moves it there whole, so that a kill leaves all of it or none."""
         unfinished = Path(tempfile.mkdtemp(prefix="initdb-", dir=self._data_dir))
-        _give_to_server(unfinished)
-        made = _run([bin_dir() / "initdb", "-D", unfinished, *INITDB_OPTIONS], INITDB_TIMEOUT_S, as_server=True)
+        give_to_server(unfinished)
+        made = run([bin_dir() / "initdb", "-D", unfinished, *INITDB_OPTIONS], INITDB_TIMEOUT_S, as_server=True)
         if made.returncode != 0:
             raise StartupError(f"initdb failed in {self._data_dir}:\n{_tail(made.stdout + made.stderr)}")
         unfinished.rename(self._pgdata)
@@ -258,65 +257,16 @@ class EmbeddedPostgres:
 
     def _pg_ctl(self, action: str, limit_s: int, *options: str | Path) -> subprocess.CompletedProcess[str]:
         command = ("-D", self._pgdata, "-w", "-t", str(limit_s), *options)
-        return _run((bin_dir() / "pg_ctl", action, *command), limit_s + COMMAND_TIMEOUT_S, as_server=True)
+        return run((bin_dir() / "pg_ctl", action, *command), limit_s + COMMAND_TIMEOUT_S, as_server=True)
 
     def _psql(self, database: str, sql: str) -> subprocess.CompletedProcess[str]:
         where = self.dsn.replace("/gateway?", f"/{database}?")
-        return _run((bin_dir() / "psql", "-X", "-w", "-q", "-v", "ON_ERROR_STOP=1", where), COMMAND_TIMEOUT_S, stdin=sql)
+        return run((bin_dir() / "psql", "-X", "-w", "-q", "-v", "ON_ERROR_STOP=1", where), COMMAND_TIMEOUT_S, stdin=sql)
 
 
 class _InUseError(StartupError):
     """Another process holds the lock of the data directory."""
 
 
-def _server_user() -> pwd.struct_passwd:
-    """Whom the server runs as: PostgreSQL refuses root, and wants a user that has a name."""
-    try:
-        return pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    except KeyError as error:
-        raise StartupError(
-            f"PostgreSQL has no OS user to run as ({error}): add it to /etc/passwd, or set GATEWAY_DATABASE_URL"
-        ) from None
-
-
-def _give_to_server(path: Path) -> None:
-    if os.geteuid() == 0:
-        os.chown(path, _server_user().pw_uid, _server_user().pw_gid, follow_symlinks=False)
-
-
-def _require_enterable(folder: Path) -> None:
-    """Tries as the server's user, since modes alone do not tell; names the topmost folder that stands in the way."""
-    for step in (*reversed(folder.parents), folder):
-        if _run(("test", "-x", step), COMMAND_TIMEOUT_S, as_server=True).returncode != 0:
-            raise StartupError(
-                f"the user {_server_user().pw_name}, as whom PostgreSQL runs (never as root), cannot enter the folder"
-                f" {step}: make it if it is missing, `chmod o+x {step}`, set another GATEWAY_DATA_DIR, run the gateway"
-                " as another user, or set GATEWAY_DATABASE_URL to a server of your own"
-            )
-
-
 def _tail(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-LOG_TAIL_LINES:])
-
-
-def _run(
-    command: Sequence[str | Path], limit_s: float, *, as_server: bool = False, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end, with a clean environment and out of the terminal's reach."""
-    user = _server_user() if as_server and os.geteuid() == 0 else None
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return subprocess.run(  # noqa: S603 - no shell, and only the tools named in this file
-        command,
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        timeout=limit_s,
-        cwd="/",
-        env=environment | {"LC_ALL": "C"},
-        start_new_session=True,
-        user=user.pw_uid if user else None,
-        group=user.pw_gid if user else None,
-        extra_groups=[] if user else None,
-    )

@@ -173,7 +173,6 @@ class Entry(NamedTuple):
 
 
 HINTS: dict[str, Any] = typing.get_type_hints(Settings, include_extras=True)
-DEFAULTS: dict[str, Any] = {field.name: field.default for field in msgspec.structs.fields(Settings)}
 UNITS = {"seconds": "seconds", "bytes": "bytes", "chars": "characters", "ratio": "ratio"}
 
 

@@ -133,6 +133,6 @@ async def test_gateways_at_odds_starve_none_of_their_changes(start, connect, db)
             await person.client.socket.send(msgspec.json.encode({**frame, "data": data}).decode())
         return [(await person.client.receive())["status"] for _ in range(200)]
 
-    assert [[200] * 200] * 2 == await asyncio.gather(change(people[0], "login"), change(people[1], "lead_id"))
+    assert [[200] * 200] * 2 == list(await asyncio.gather(change(people[0], "login"), change(people[1], "lead_id")))
     final = await people[0].get(event["id"])
     assert (200, 200, 401) == (final["login"], final["lead_id"], final["version"])

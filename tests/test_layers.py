@@ -18,6 +18,7 @@ LAYERS = {
         "schema",
         "schema_steps",
         "embedded",
+        "server_user",
         "fields",
         "faults",
         "wire",
