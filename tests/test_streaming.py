@@ -118,6 +118,8 @@ async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connec
     """Commands sent while a stream is under way are done meanwhile, and answered behind its end; bare pongs too."""
     (person,) = await team(db, connect, gateway, Manager(21))
     slow = await stuck(gateway, connect, person)
+    # Before its first piece is written, other replies may still overtake it.
+    await becomes_true(lambda: any(one._outbox._streaming.locked() for one in gateway.gateway._connections))
     for number in range(3):
         request = {"command": "MngCompleteCalendarEvent", "extID": number, "__token": person.token, "data": {"id": 1 + number}}
         await slow.socket.send(msgspec.json.encode(request).decode())
