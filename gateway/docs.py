@@ -58,7 +58,7 @@ The same token (a JWT, HS256) in any of these; a checked one stops the timer of 
 | `Authorization: Bearer <token>` on the upgrade | the socket's session; a bad one closes with 4503 |
 | subprotocols `["{SUBPROTOCOL}","bearer.<token>"]` | the same, for browsers; only the first is echoed |
 | message `{{{{"authorization":"<token>"}}}}` (no `extID`) | the socket's session, or its renewal for the same manager |
-| `__token` in a frame | for that frame alone; a bad one is 401 even on a socket with a session |
+| `__token` in a frame | for that frame alone; a bad one is 401 even on a socket with a session (`MngLogin` and `HealthCheck` ignore it, or an expired token would bar signing in) |
 
 The message is answered `{{{{"event":"authorization","success":true}}}}`, or `"success":false` with `"error":"INVALID_TOKEN"`
 (`"NO_SERVICE"` or `"TIMEOUT"` while the database cannot say). Claims required: `exp`, `iat`, `iss`, `aud`, `sub` (the manager id
