@@ -142,6 +142,22 @@ CREATE TABLE calendar_participant (
     CONSTRAINT answer_known CHECK (status BETWEEN 0 AND 3)
 );
 
+-- The keys of writes that are done, for at least GATEWAY_IDEMPOTENCY_SECONDS. Whoever sends one again gets the reply again.
+--   digest      SHA-256 of the command and its data as sent: another command or other data with the same key is refused
+--   reply       data of the first reply, as JSON
+CREATE TABLE idempotency_key (
+    manager_id bigint NOT NULL,
+    key text NOT NULL,
+    digest bytea NOT NULL,
+    reply text NOT NULL,
+    created_time bigint NOT NULL DEFAULT extract(epoch FROM now()),
+    CONSTRAINT idempotency_key_is_used_once PRIMARY KEY (manager_id, key),
+    CONSTRAINT digest_is_sha256 CHECK (length(digest) = 32)
+);
+
+-- Serves: removing keys that are past their time.
+CREATE INDEX idempotency_key_by_time ON idempotency_key (created_time);
+
 -- Serves: everything a brand has, in the order of replies; paging behind a row.
 CREATE INDEX event_by_brand_and_start ON calendar_event (brand, start_time, id);
 
@@ -167,4 +183,4 @@ CREATE INDEX long_participant_by_end ON calendar_participant (manager_id, end_ti
 CREATE STATISTICS event_length ON (end_time - start_time) FROM calendar_event;
 CREATE STATISTICS participant_length ON (end_time - start_time) FROM calendar_participant;
 
-INSERT INTO schema_version (version) VALUES (1), (2);
+INSERT INTO schema_version (version) VALUES (1), (2), (3);

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from gateway.access import Access
 from gateway.calendar_store.event_filter import EventReader
+from gateway.calendar_store.idempotency import Idempotency, WriteKey
 from gateway.calendar_store.store import CalendarStore
 from gateway.errors import CommandError, ErrorCode
 from gateway.passwords import Passwords
@@ -23,14 +24,16 @@ class Services(NamedTuple):
     passwords: Passwords
     calendar: CalendarStore
     event_reader: EventReader
+    idempotency: Idempotency
 
 
 class Context(NamedTuple):
-    """One command's surroundings. `access` is None only for the commands that need no session."""
+    """One command's surroundings. `access` is None only for the commands that need no session; `key` makes a write run once."""
 
     services: Services
     identity: Identity
     access: Access | None
+    key: WriteKey | None = None
 
     def require_access(self) -> Access:
         """The access of a command that needs a session; dispatch has seen to it."""

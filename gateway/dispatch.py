@@ -17,6 +17,7 @@ import msgspec
 
 from gateway import faults, wire
 from gateway.access import Access
+from gateway.calendar_store.idempotency import write_key
 from gateway.commands.table import COMMANDS, Command
 from gateway.context import Context, Services
 from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome, quoted
@@ -120,15 +121,13 @@ class Dispatch:
         return True
 
     def _command_of(self, frame: Frame) -> Command:
-        if frame.idempotency_key is not None:
-            raise CommandError(
-                ErrorCode.BAD_REQUEST, "idempotencyKey is not supported by this version: leave it out, nothing was done"
-            )
         if self.draining:
             raise CommandError(ErrorCode.NO_SERVICE, "the gateway is stopping", retry_after_ms=wire.spread_ms(500, 3000))
         command = COMMANDS.get(frame.command)
         if command is None:
             raise CommandError(ErrorCode.INVALID_METHOD, f"no such command: {quoted(frame.command)}")
+        if frame.idempotency_key is not None:
+            _check_key(command, frame)
         return command
 
     def _session_of(self, pending: Pending) -> Session:
@@ -183,8 +182,24 @@ class Dispatch:
         if fault is not None:
             raise fault
         request = _decoded(command, frame)
+        if frame.idempotency_key is not None:
+            return await self._handle_once(command, frame, frame.idempotency_key, request, context)
         reply = await command.handler(context, request)
         return reply if isinstance(reply, Streamed) else wire.encode(reply)
+
+    async def _handle_once(self, command: Command, frame: Frame, text: str, request: object, context: Context) -> bytes:
+        """The reply's data; that of the first time, for a session that is still live, when the key was used before."""
+        access = context.require_access()
+        key = write_key(access.manager_id, text, frame.command, frame.data)
+
+        async def handle() -> bytes:
+            return wire.encode(await command.handler(context._replace(key=key), request))
+
+        data, before = await self._services.idempotency.once(key, handle)
+        if not before:
+            return data
+        await self._services.sessions.confirm(access)
+        return wire.replayed(data)
 
     async def _fresh_access(self, session: Session) -> Access:
         """The access as the database has it now."""
@@ -250,6 +265,14 @@ def _known_field(command: str, path: str | None) -> str | None:
 
 def _changing() -> CommandError:
     return CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=1000)
+
+
+def _check_key(command: Command, frame: Frame) -> None:
+    """Raises CommandError for a key where none is taken, and for one that PostgreSQL cannot store."""
+    if not command.writes:
+        raise CommandError(ErrorCode.BAD_REQUEST, f"{frame.command} takes no idempotencyKey: leave it out")
+    if "\0" in (frame.idempotency_key or ""):
+        raise CommandError(ErrorCode.BAD_REQUEST, "idempotencyKey must not contain a NUL character")
 
 
 def _decoded(command: Command, frame: Frame) -> object:

@@ -44,9 +44,21 @@ Bare text `ping` is answered with bare text `pong`.
 and value. Every frame with a readable `extID` gets exactly one reply. A frame without one is not executed and is answered with
 `"extID":null`. Unknown keys beside `data` are ignored; unknown keys inside `data` are refused by name, but for `__access`, which
 is dropped unread. `null` for an optional field means omitted (except `ast_json`); `null` for a required one is missing. Of equal
-keys the last counts. `idempotencyKey` is refused by this version.
+keys the last counts.
 
 Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, the socket is not read until one is answered.
+
+## Sent twice, done once
+
+A calendar write may carry an `idempotencyKey`; other commands refuse it (400). It is done at most once per manager and key, whichever
+gateway it is sent to, for `GATEWAY_IDEMPOTENCY_SECONDS`. The same key with the same command and data gets the first reply's `data`
+again, with `"replayed":true` beside it, whatever has become of the event since; with another command or other data it gets
+`CONFLICT`. Data counts as it was sent, before defaults: order, spaces and escapes make no difference, a field sent with its default
+value does. While the first is still running, the second waits for it. A refused or failed command stores nothing.
+
+When the database's answer to a keyed write is lost, the gateway itself sends it once more and waits on the key; only if that does not
+tell in time is the outcome `unknown`. A write without a key is never sent twice. `not_executed` speaks of the frame it answers: when an
+earlier frame with the same key is `unknown`, send again until the answer is 200 or a refusal that is not 5xx.
 
 ## Proofs of identity
 
@@ -73,7 +85,7 @@ FAILURES = """\
     {"extID":"1","status":400,"error":"INVALID_DATA","message":"end_time must be >= start_time","field":"end_time","outcome":"not_executed"}
 
 `field` is a path into `data`, such as `participants[2].role`. `outcome` is `not_executed` (nothing was written and nothing will be)
-or `unknown` (it may have been). Checks happen in this order: frame, command, session, session type, rate, data, event (404),
+or `unknown` (it may have been). Checks happen in this order: frame, command, session, session type, rate, data, replayed key, event (404),
 right (403), version (409).
 
 """

@@ -49,3 +49,9 @@ class EventReply(Struct, frozen=True):
     """The answer of every command that concerns one event."""
 
     event: Event | Raw
+
+
+class DeleteReply(Struct, frozen=True):
+    """The id of the event that is gone."""
+
+    id: int

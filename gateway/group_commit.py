@@ -43,10 +43,9 @@ class GroupCommit(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         if not self._idle or self._waiting:
-            self._waiting.append((item, answer))
-            return await answer
+            return await self.queue(item)
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         writer = self._idle.pop()  # it sleeps on, while the caller does its work: two turns of the event loop less
         try:
             await self._answer([(item, answer)])
@@ -54,6 +53,13 @@ class GroupCommit(Generic[Item, Result]):
             self._idle.append(writer)
             self._wake()
         return answer.result()
+
+    async def queue(self, item: Item) -> Result:
+        """The same, with the work done by a writer: a caller that is cancelled leaves it to its end."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        self._wake()
+        return await answer
 
     def _wake(self) -> None:
         """Lets idle writers take what waits."""

@@ -11,8 +11,9 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from gateway import schema, sessions, wire
-from gateway.calendar_store import store as calendar_store
+from gateway.calendar_store import idempotency, statements
 from gateway.calendar_store.event_filter import EventReader
+from gateway.calendar_store.idempotency import Idempotency
 from gateway.calendar_store.store import CalendarStore
 from gateway.capture import Capture, capturing
 from gateway.connection import Connection, close
@@ -29,7 +30,7 @@ from gateway.sweeper import sweep_forever
 from gateway.tokens import Tokens
 from gateway.watched_socket import WatchedSocket
 
-STATEMENTS = (*sessions.STATEMENTS, *calendar_store.STATEMENTS)
+STATEMENTS = (*sessions.STATEMENTS, *statements.STATEMENTS, *idempotency.STATEMENTS)
 CLOSING_SHARE = 0.2
 """Of the drain time, what is kept for closing the sockets, spread out so that clients do not come back at once."""
 CLOSED_AT_ONCE = 100
@@ -195,7 +196,8 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
     try:
         async with open_database(settings, dsn, STATEMENTS) as db:
             session_store = Sessions(db, settings.session_seconds)
-            calendar = CalendarStore(db, session_store, settings)
+            keys = Idempotency(db, settings)
+            calendar = CalendarStore(db, session_store, keys, settings)
             services = Services(
                 settings,
                 Tokens(settings),
@@ -203,10 +205,11 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 passwords,
                 calendar,
                 EventReader(db, session_store),
+                keys,
             )
             with capturing(settings, logger) as capture:
                 gateway = Gateway(settings, services, db, logger, capture)
-                async with owned(calendar.writers()), gateway.serving():
+                async with owned([*calendar.writers(), keys.prune_forever()]), gateway.serving():
                     yield gateway
     finally:
         passwords.close()

@@ -108,6 +108,11 @@ def success(ext_id: bytes, data: bytes) -> bytes:
     return _success_head(ext_id) + data + b"}"
 
 
+def replayed(data: bytes) -> bytes:
+    """The data of a reply that was given before, with the mark that goes beside it."""
+    return data + b',"replayed":true'
+
+
 def _success_head(ext_id: bytes) -> bytes:
     return b'{"extID":' + ext_id + b',"status":200,"data":'
 

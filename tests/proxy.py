@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from contextlib import asynccontextmanager, closing, suppress
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 Where = Literal["before", "within", "after"]
@@ -82,7 +82,19 @@ async def proxied(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
     parts = urlsplit(dsn)
     folder = parse_qs(parts.query)["host"][0]
     proxy = Proxy(f"{folder}/.s.PGSQL.5432")
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    links: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.current_task()
+        assert link is not None
+        links.add(link)
+        with closing(writer):
+            await proxy.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
         yield proxy, f"postgresql://gateway@127.0.0.1:{port}{parts.path}?sslmode=disable"
+    for link in links:
+        link.cancel()
+    await asyncio.gather(*links, return_exceptions=True)

@@ -48,7 +48,8 @@ def frame_of(command: str = ADD, data: object = EVENT, **more: object) -> str:
 CUT = {**EVENT, "title": "\ud83d"}
 PRECEDENCE = {
     "frame before command": (frame_of("Nothing", []), "BAD_REQUEST"),
-    "key before command": (frame_of("Nothing", idempotencyKey="k"), "BAD_REQUEST"),
+    "command before key": (frame_of("Nothing", idempotencyKey="k"), "INVALID_METHOD"),
+    "key before session": (frame_of("MngGetCalendarEvent", idempotencyKey="k"), "BAD_REQUEST"),
     "frame before session": (frame_of(data=5, __token="x"), "BAD_REQUEST"),
     "command before session": (frame_of("Nothing", __token="x"), "INVALID_METHOD"),
     "command before data": (frame_of("Nothing", CUT), "INVALID_METHOD"),
@@ -91,10 +92,10 @@ async def test_answer_without_a_session_is_401_before_data(gateway, connect):
     assert ["UNAUTHORIZED"] * 4 + ["INVALID_METHOD", "200"] == await answers(client, frames)
 
 
-async def test_answer_refuses_a_key_for_every_command(gateway, connect, db):
-    """A frame with `idempotencyKey` is refused and says so; null is no key."""
+async def test_answer_refuses_a_key_where_none_is_taken(gateway, connect, db):
+    """`idempotencyKey` is for writes: reads, signing in and out refuse it and say so; null is no key."""
     client = await connect(gateway)
-    for command in COMMANDS:
+    for command in (name for name, entry in COMMANDS.items() if not entry.writes):
         reply = await client.command(command, {}, idempotencyKey="k-1")
         assert ("BAD_REQUEST", "not_executed") == told(reply)
         assert "idempotencyKey" in reply["message"]

@@ -29,10 +29,13 @@ DOCUMENT_EVENT = {
     "participant_manager_ids": [10, 11, 12],
 }
 A_DAY = {"from": 1710028800, "to": 1710115200, "limit": 100, "offset": 0, "deskFilter": "DESK_*,!DESK_TEST", "manager_id": 10}
-CONVERSATION: list[tuple[str, dict[str, Any]]] = [
+KEYED = {"idempotencyKey": "2f1c8a52"}
+CONVERSATION: list[tuple[Any, ...]] = [
     ("HealthCheck", {}),
     ("MngLogin", {"login": "10", "password": "correct horse"}),
     ("MngAddCalendarEvent", DOCUMENT_EVENT),
+    ("MngAddCalendarEvent", {"title": "Call back", "start_time": 1710100000, "end_time": 1710100000}, KEYED),
+    ("MngAddCalendarEvent", {"title": "Call back", "start_time": 1710100000, "end_time": 1710100000}, KEYED),
     ("MngAddCalendarEvent", {"title": "Retention sync", "start_time": 1710003600, "end_time": 1710000000}),
     ("MngUpdateCalendarEvent", {"id": 1, "title": "Retention sync, moved", "start_time": 1710086400, "end_time": 1710090000}),
     ("MngUpdateCalendarEvent", {"id": 1, "priority": 3, "if_version": 1}),
@@ -56,8 +59,9 @@ REPLACED = [
 async def converse(client: Any) -> dict[str, list[Exchange]]:
     """Holds the conversation and returns what was on the wire, with what differs on every run replaced."""
     exchanges: dict[str, list[Exchange]] = {}
-    for number, (command, data) in enumerate(CONVERSATION, start=1):
-        frame = json.dumps({"command": command, "extID": str(number), "data": data}, separators=(",", ":"))
+    for number, (command, data, *more) in enumerate(CONVERSATION, start=1):
+        top_level = {"command": command, "extID": str(number), **(more[0] if more else {}), "data": data}
+        frame = json.dumps(top_level, separators=(",", ":"))
         await client.socket.send(frame)
         reply = await client.socket.recv()
         for pattern, replacement in REPLACED:

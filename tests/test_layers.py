@@ -15,6 +15,7 @@ LAYERS = {
     1: (
         "database",
         "group_commit",
+        "turns",
         "schema",
         "schema_steps",
         "embedded",

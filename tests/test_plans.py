@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from gateway.access import Access
-from gateway.calendar_store import store
+from gateway.calendar_store import statements
 from gateway.calendar_store.event_filter import EventFilter, statement_of
 from gateway.database import connect_arguments
 from tests.conftest import settings_for_tests
@@ -124,7 +124,15 @@ async def test_pages_behind_a_row_start_at_that_row(filled):
 async def test_statements_on_single_events_read_their_keys(filled):
     """Reads, changes and deletes by id go by the primary keys, also when many share a statement."""
     keys = {"event_id_is_unique", "participant_once_per_event"}
-    for statement in (store._GET_EVENTS, store._CHANGE_EVENTS, store._DELETE_EVENTS):
-        found = await scans(filled, statement.sql, *["[]"] * (1 + ("$2" in statement.sql)))
-        writes = {"ModifyTable of calendar_event", "ModifyTable of calendar_participant"}
-        assert keys - ({"participant_once_per_event"} if statement is store._DELETE_EVENTS else set()) == found - writes
+    writes = {f"ModifyTable of {table}" for table in ("calendar_event", "calendar_participant", "idempotency_key")}
+    for statement, read in (
+        (statements.GET_EVENTS, keys),
+        (statements.CHANGE_EVENTS, keys),
+        (statements.CHANGE_KEYED_EVENTS, keys),
+        (statements.DELETE_EVENTS, {"event_id_is_unique"}),
+        (statements.DELETE_KEYED_EVENTS, {"event_id_is_unique"}),
+    ):
+        wanted_arguments = [*["[]"] * (len(set(re.findall(r"\$\d", statement.sql))) - 1), "1s"]
+        if "keyed AS" not in statement.sql:
+            wanted_arguments[-1] = "[]"
+        assert read == await scans(filled, statement.sql, *wanted_arguments) - writes

@@ -65,7 +65,7 @@ async def add_calendar_event(context: Context, request: AddCalendarEvent) -> Eve
     access.require_creator(created_by)
     calendar = context.services.calendar
     event = _event(await calendar.take_id(), request, access, brand, created_by)
-    await calendar.add_event(access, event)
+    await calendar.add_event(access, event, context.key)
     return EventReply(event)
 
 

@@ -27,4 +27,4 @@ async def complete_calendar_event(context: Context, request: CompleteCalendarEve
         require_change(access, event, request.if_version)
         return changed(access, event, int(time.time()), status=DONE)
 
-    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change))
+    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change, context.key))

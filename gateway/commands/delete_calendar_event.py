@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from gateway.commands.changes import require_change
 from gateway.context import Context
+from gateway.event import DeleteReply
 from gateway.fields import Id, Integer, Request
 
 
@@ -16,15 +15,12 @@ class DeleteCalendarEvent(Request, frozen=True, kw_only=True):
     if_version: Integer | None = None
 
 
-class DeleteReply(Struct, frozen=True):
-    """The id of the event that is gone."""
-
-    id: int
-
-
 async def delete_calendar_event(context: Context, request: DeleteCalendarEvent) -> DeleteReply:
     """Answers once event and participants are gone."""
     await context.services.calendar.delete_event(
-        context.require_access(), request.id, lambda access, event: require_change(access, event, request.if_version)
+        context.require_access(),
+        request.id,
+        lambda access, event: require_change(access, event, request.if_version),
+        context.key,
     )
     return DeleteReply(request.id)

@@ -38,4 +38,4 @@ async def set_calendar_participant_status(context: Context, request: SetCalendar
         ]
         return changed(access, event, now, participants=answered)
 
-    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change))
+    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change, context.key))

@@ -10,7 +10,7 @@ import msgspec
 from gateway.commands.add_calendar_event import AddCalendarEvent, add_calendar_event
 from gateway.commands.archive_calendar_event import ArchiveCalendarEvent, archive_calendar_event
 from gateway.commands.complete_calendar_event import CompleteCalendarEvent, complete_calendar_event
-from gateway.commands.delete_calendar_event import DeleteCalendarEvent, DeleteReply, delete_calendar_event
+from gateway.commands.delete_calendar_event import DeleteCalendarEvent, delete_calendar_event
 from gateway.commands.get_calendar_event import GetCalendarEvent, get_calendar_event
 from gateway.commands.get_calendar_events_by_filter import (
     GetCalendarEventsByFilter,
@@ -26,7 +26,7 @@ from gateway.commands.set_calendar_participant_status import (
 )
 from gateway.commands.update_calendar_event import UpdateCalendarEvent, update_calendar_event
 from gateway.context import Context
-from gateway.event import EventReply
+from gateway.event import DeleteReply, EventReply
 from gateway.fields import Request
 from gateway.wire import Streamed
 
@@ -41,27 +41,35 @@ class Command(NamedTuple):
     handler: Handler
     needs: str
     """`nothing`, a `session`, or a session whose type has the `calendar`."""
+    writes: bool
+    """Whether it takes an `idempotencyKey`."""
     decode: Callable[[bytes | msgspec.Raw], Any]
 
 
-def _command(request: type[Request], reply: type[msgspec.Struct], handler: Handler, needs: str) -> Command:
-    return Command(request, reply, handler, needs, msgspec.json.Decoder(request).decode)
+def _command(
+    request: type[Request], reply: type[msgspec.Struct], handler: Handler, needs: str, *, writes: bool = False
+) -> Command:
+    return Command(request, reply, handler, needs, writes, msgspec.json.Decoder(request).decode)
 
 
 COMMANDS: dict[str, Command] = {
     "HealthCheck": _command(HealthCheck, HealthCheckReply, health_check, needs="nothing"),
     "MngLogin": _command(Login, LoginReply, login, needs="nothing"),
     "MngLogout": _command(Logout, LogoutReply, logout, needs="session"),
-    "MngAddCalendarEvent": _command(AddCalendarEvent, EventReply, add_calendar_event, needs="calendar"),
-    "MngUpdateCalendarEvent": _command(UpdateCalendarEvent, EventReply, update_calendar_event, needs="calendar"),
-    "MngCompleteCalendarEvent": _command(CompleteCalendarEvent, EventReply, complete_calendar_event, needs="calendar"),
-    "MngArchiveCalendarEvent": _command(ArchiveCalendarEvent, EventReply, archive_calendar_event, needs="calendar"),
-    "MngDeleteCalendarEvent": _command(DeleteCalendarEvent, DeleteReply, delete_calendar_event, needs="calendar"),
+    "MngAddCalendarEvent": _command(AddCalendarEvent, EventReply, add_calendar_event, needs="calendar", writes=True),
+    "MngUpdateCalendarEvent": _command(UpdateCalendarEvent, EventReply, update_calendar_event, needs="calendar", writes=True),
+    "MngCompleteCalendarEvent": _command(
+        CompleteCalendarEvent, EventReply, complete_calendar_event, needs="calendar", writes=True
+    ),
+    "MngArchiveCalendarEvent": _command(
+        ArchiveCalendarEvent, EventReply, archive_calendar_event, needs="calendar", writes=True
+    ),
+    "MngDeleteCalendarEvent": _command(DeleteCalendarEvent, DeleteReply, delete_calendar_event, needs="calendar", writes=True),
     "MngGetCalendarEvent": _command(GetCalendarEvent, EventReply, get_calendar_event, needs="calendar"),
     "MngGetCalendarEventsByFilter": _command(
         GetCalendarEventsByFilter, RowsReply, get_calendar_events_by_filter, needs="calendar"
     ),
     "MngSetCalendarParticipantStatus": _command(
-        SetCalendarParticipantStatus, EventReply, set_calendar_participant_status, needs="calendar"
+        SetCalendarParticipantStatus, EventReply, set_calendar_participant_status, needs="calendar", writes=True
     ),
 }

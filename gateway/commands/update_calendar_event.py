@@ -89,7 +89,7 @@ async def update_calendar_event(context: Context, request: UpdateCalendarEvent) 
         checked_times(after.start_time, after.end_time)
         return after
 
-    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change))
+    return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change, context.key))
 
 
 def _check(context: Context, request: UpdateCalendarEvent) -> None:

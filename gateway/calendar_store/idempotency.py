@@ -1,0 +1,151 @@
+"""Sent twice, done once: the keys of calendar writes, each kept with the reply that is given again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from gateway.database import Database, Statement
+from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome
+from gateway.settings import Settings
+from gateway.turns import Turns
+
+PRUNE_ROWS = 1_000
+"""Keys removed by one statement: some 10 ms of PostgreSQL's time."""
+PRUNE_PAUSE_SECONDS = 60.0
+"""Between two looks for keys that are old enough to go."""
+
+_FIND = Statement("SELECT digest, reply FROM idempotency_key WHERE manager_id = $1 AND key = $2", writes=False)
+_PRUNE = Statement(
+    """
+    WITH old AS (
+        SELECT manager_id, key FROM idempotency_key WHERE created_time < extract(epoch FROM now()) - $1::bigint
+        ORDER BY created_time LIMIT $2 FOR UPDATE SKIP LOCKED
+    ),
+    pruned AS (
+        DELETE FROM idempotency_key AS kept USING old WHERE kept.manager_id = old.manager_id AND kept.key = old.key
+        RETURNING 1
+    )
+    SELECT count(*) AS count FROM pruned
+    """,
+    writes=True,
+)
+
+STATEMENTS = (_FIND, _PRUNE)
+
+
+class WriteKey(NamedTuple):
+    """A manager's `idempotencyKey`, with the SHA-256 of the command and its decoded data."""
+
+    manager_id: int
+    key: str
+    digest: bytes
+
+
+def write_key(manager_id: int, text: str, command: str, data: Raw) -> WriteKey:
+    """The key of a command. Its data counts as it was sent, before defaults, whatever its spaces and its order of fields."""
+    try:
+        fields = msgspec.json.decode(data)
+        fields.pop("__access", None)
+        sent = msgspec.json.encode(fields, order="sorted")
+    except (msgspec.MsgspecError, RecursionError):  # a body that only its own limits will judge
+        sent = bytes(data)
+    return WriteKey(manager_id, text, hashlib.sha256(command.encode() + b" " + sent).digest())
+
+
+class KeyTakenError(Exception):
+    """A write with this key is committed, so this one did nothing. `lost`: that one was an earlier try of the same command."""
+
+    def __init__(self, lost: CommandError | None = None) -> None:
+        super().__init__()
+        self.lost = lost
+
+
+class _Kept(NamedTuple):
+    """What the first write with a key left behind."""
+
+    digest: bytes
+    reply: bytes
+
+
+class Idempotency:
+    """Runs each keyed write once, whichever process it is sent to, and gives its reply again."""
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        self._db = db
+        self._keep_seconds = settings.idempotency_seconds
+        self._turns: Turns[tuple[int, str], _Kept] = Turns(settings.db_command_seconds, _first_is_running)
+
+    async def once(self, key: WriteKey, write: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
+        """The reply as JSON, and whether it was given before. Raises what `write` raises, and CommandError CONFLICT.
+
+        Equal keys of this process wait for each other here, without a database connection. A refusal counts only once
+        it is clear that the key is new: the event may have changed or gone since the first time.
+        """
+        async with self._turns.of((key.manager_id, key.key)) as turn:
+            if turn.result is not None:
+                return _again(turn.result, key), True
+            try:
+                reply = await write()
+            except KeyTakenError as taken:
+                turn.result = await self._committed(key, taken.lost)
+                return _again(turn.result, key), taken.lost is None
+            except CommandError as error:
+                if ERRORS[error.code].status >= 500 or (kept := await self._find(key)) is None:
+                    raise
+                turn.result = kept
+                return _again(kept, key), True
+            turn.result = _Kept(key.digest, reply)
+            return reply, False
+
+    async def taken(self, key: WriteKey) -> bool:
+        """Whether a write with this key is committed."""
+        return await self._find(key) is not None
+
+    async def prune_forever(self) -> None:
+        """Removes keys that are past their time, in small steps. Several processes may do this at once."""
+        while True:
+            await asyncio.sleep(PRUNE_PAUSE_SECONDS)
+            await self.prune()
+
+    async def prune(self) -> None:
+        """Removes what is past its time now; what the database refuses is left for the next time."""
+        try:
+            while row := await self._db.fetch_row(_PRUNE, self._keep_seconds, PRUNE_ROWS):
+                if row["count"] < PRUNE_ROWS:
+                    return
+        except CommandError:
+            return
+
+    async def _committed(self, key: WriteKey, lost: CommandError | None) -> _Kept:
+        """What a taken key was kept with; while nobody can say, a lost answer stays unknown."""
+        try:
+            kept = await self._find(key)
+        except CommandError as error:
+            raise lost or error from None
+        if kept is None:
+            raise RuntimeError("a taken key is not there")
+        return kept
+
+    async def _find(self, key: WriteKey) -> _Kept | None:
+        row = await self._db.fetch_row(_FIND, key.manager_id, key.key)
+        return None if row is None else _Kept(row["digest"], row["reply"].encode())
+
+
+def _first_is_running() -> CommandError:
+    return CommandError(
+        ErrorCode.TIMEOUT, "the first command with this idempotencyKey is still running", outcome=Outcome.UNKNOWN
+    )
+
+
+def _again(kept: _Kept, key: WriteKey) -> bytes:
+    if kept.digest != key.digest:
+        raise CommandError(
+            ErrorCode.CONFLICT, "this idempotencyKey was used with another command or other data: take a new key"
+        )
+    return kept.reply

@@ -1,0 +1,53 @@
+"""Lets what concerns the same thing run one after the other, in the order it came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
+
+from gateway.errors import CommandError
+
+Name = TypeVar("Name", bound=Hashable)
+Result = TypeVar("Result")
+
+
+class Turn(Generic[Result]):
+    """Shared by all that wait for the same name. `result` is theirs to use, and gone with the last of them."""
+
+    def __init__(self, seconds: float, late: Callable[[], CommandError]) -> None:
+        self.result: Result | None = None
+        self._lock = asyncio.Lock()
+        self._seconds = seconds
+        self._late = late
+
+    async def __aenter__(self) -> Turn[Result]:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise self._late() from None
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._lock.release()
+
+
+class Turns(Generic[Name, Result]):
+    """Turns by name, waited for at most `seconds`, then `late` is raised. A name that nobody uses costs nothing."""
+
+    def __init__(self, seconds: float, late: Callable[[], CommandError]) -> None:
+        self._seconds = seconds
+        self._late = late
+        self._turns: WeakValueDictionary[Name, Turn[Result]] = WeakValueDictionary()
+
+    def __contains__(self, name: Name) -> bool:
+        return name in self._turns
+
+    def of(self, name: Name) -> Turn[Result]:
+        """The turn of that name, to be waited for with `async with`."""
+        turn = self._turns.get(name)
+        if turn is None:
+            turn = self._turns[name] = Turn(self._seconds, self._late)
+        return turn
