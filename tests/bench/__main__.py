@@ -9,26 +9,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import click
 
 from gateway.embedded import EmbeddedPostgres
-from tests.bench import dataset, machine, read_part, report, rounds, server_processes
+from tests.bench import dataset, machine, read_part, report, rounds, write_part
 from tests.bench.figures import find
-from tests.bench.postgres_sides import Postgres
-from tests.bench.processes import BENCH_DIR, cores, pin_tree
-from tests.bench.stage import Stage
+from tests.bench.processes import BENCH_DIR, cores, may_open_most, pin_tree
 
 LIMIT_SECONDS = 840
 """A run that is not over by then is ended: all parts have 15 minutes."""
-PARTS = ("read",)
+PARTS: dict[str, Any] = {"read": read_part, "write": write_part}
 
 
 @click.command()
 @click.option("--events", type=click.IntRange(60_000), default=1_000_000, show_default=True, help="Events in the large table.")
 @click.option("--rounds", "count", type=click.IntRange(1), default=5, show_default=True, help="Rounds; five for a result.")
 @click.option("--seconds", type=click.IntRange(1), default=2, show_default=True, help="How long each side runs in a round.")
-@click.option("--only", type=click.Choice(PARTS), help="One part alone.")
+@click.option("--only", type=click.Choice(list(PARTS)), help="One part alone.")
 @click.option("--quick", is_flag=True, help="A smoke run: 100,000 events, one round of short steps.")
 def main(events: int, count: int, seconds: int, only: str | None, *, quick: bool) -> None:
     """Measure the gateway beside pgbench, psql and a bare echo; exit with 1 when a figure is not reached."""
@@ -37,62 +36,34 @@ def main(events: int, count: int, seconds: int, only: str | None, *, quick: bool
     for number in (signal.SIGALRM, signal.SIGTERM):
         signal.signal(number, _stop)
     signal.alarm(LIMIT_SECONDS)
+    may_open_most()
     BENCH_DIR.mkdir(exist_ok=True)
     server = EmbeddedPostgres(BENCH_DIR / "data")
     with _started(server) as dsn:
         data = asyncio.run(dataset.prepare(dsn, events))
-        parts = [only] if only else PARTS
-        reached = [_measure(data, part, count, seconds) for part in parts]
+        reached = [_measure(data, part, count, seconds) for part in ([only] if only else PARTS)]
     sys.exit(0 if all(reached) else 1)
 
 
-def _measure(data: dataset.Dataset, part: str, count: int, seconds: int) -> bool:
+def _measure(data: dataset.Dataset, name: str, count: int, seconds: int) -> bool:
     """One part, from its first step to its table; whether every figure was reached."""
-    started = time.monotonic()
-    with _stage(data, seconds) as stage:
+    started, part = time.monotonic(), PARTS[name]
+    with part.staged(data, seconds) as stage:
         version = asyncio.run(dataset.value(data.dsn, "SHOW server_version"))[0]
         facts = machine.describe(stage.postgres, version)
-        results = rounds.run(read_part.steps(stage), count, _tell)
-        read_part.check_sides(results[0])
-    findings = find(read_part.FIGURES, results)
+        results = rounds.run(part.steps(stage), count, _tell)
+        part.check_sides(results[0])
+    findings = find(part.FIGURES, results)
     _tell("")
-    click.echo("\n".join(f"{name:14}{text}" for name, text in facts.items()))
+    click.echo("\n".join(f"{fact:14}{text}" for fact, text in facts.items()))
     click.echo(
         f"{'data':14}{data.events:,} events with {data.events * dataset.PARTICIPANTS:,} participants, seed {dataset.SEED}"
     )
     click.echo(f"{'run':14}{count} rounds, {seconds} s a side, {time.monotonic() - started:.0f} s in all\n")
     click.echo(f"{report.sides(results)}\n\n{report.table(findings)}\n")
-    for path in report.keep(BENCH_DIR, facts, findings, results, part):
+    for path in report.keep(BENCH_DIR, facts, findings, results, name):
         click.echo(path)
     return all(finding.reached for finding in findings)
-
-
-@contextmanager
-def _stage(data: dataset.Dataset, seconds: int) -> Iterator[Stage]:
-    """Every process of the benchmark beside PostgreSQL."""
-    server_core, other_core = cores()
-    token, access = asyncio.run(dataset.open_session(data.dsn))
-    small_token, _ = asyncio.run(dataset.open_session(data.small_dsn))
-    with (
-        server_processes.gateway(data.dsn, server_core, "gateway") as gateway,
-        server_processes.gateway(data.small_dsn, server_core, "gateway-small") as small_gateway,
-        server_processes.echo(server_core) as echo,
-        server_processes.load_client(other_core) as client,
-        server_processes.load_client(other_core) as prober,
-    ):
-        yield Stage(
-            dataset=data,
-            postgres=Postgres(server_core),
-            gateway=gateway,
-            small_gateway=small_gateway,
-            echo=echo,
-            client=client,
-            prober=prober,
-            token=token,
-            small_token=small_token,
-            access=access,
-            step_seconds=seconds,
-        )
 
 
 @contextmanager

@@ -92,6 +92,10 @@ class Dataset(Struct, frozen=True):
         return SPAN_SECONDS_PER_MILLION * self.events // 1_000_000
 
     @property
+    def end(self) -> int:
+        return BASE_TIME + self.span
+
+    @property
     def middle(self) -> int:
         return BASE_TIME + self.span // 2
 
@@ -170,14 +174,20 @@ async def _fingerprint_of(dsn: str) -> str | None:
     return str(row["fingerprint"]) if row else None
 
 
+async def make_empty(server: str, name: str) -> None:
+    """A database with the schema and the managers, and without events."""
+    await _create(server, name)
+    db = await asyncpg.connect(with_database(server, name))
+    try:
+        await schema.apply(db)
+        await db.execute(_MANAGERS)
+    finally:
+        await db.close()
+
+
 async def _make(server: str, name: str, dataset: Dataset, only: str, fingerprint: str) -> None:
     print(f"making the database {name} ...", flush=True)  # noqa: T201 - takes a minute or two
-    admin = await asyncpg.connect(server)
-    try:
-        await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        await admin.execute(f"CREATE DATABASE {name}")
-    finally:
-        await admin.close()
+    await _create(server, name)
     db = await asyncpg.connect(with_database(server, name))
     try:
         await schema.apply(db)
@@ -187,6 +197,15 @@ async def _make(server: str, name: str, dataset: Dataset, only: str, fingerprint
         await db.execute("CHECKPOINT")
     finally:
         await db.close()
+
+
+async def _create(server: str, name: str) -> None:
+    admin = await asyncpg.connect(server)
+    try:
+        await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await admin.execute(f"CREATE DATABASE {name}")
+    finally:
+        await admin.close()
 
 
 async def _fill(db: Any, sql: str) -> None:

@@ -14,11 +14,15 @@ Round = Mapping[str, Sample]
 
 
 class Figure(Struct, frozen=True):
-    """A figure with its target. `worst` takes the worst round instead of the medians, where one bad time is one too many."""
+    """A figure with its target, and what is aimed at beyond it.
+
+    `worst` takes the worst round instead of the medians, where one bad time is one too many.
+    """
 
     name: str
     of: Callable[[Round], float]
     target: float
+    aim: float | None = None
     at_least: bool = False
     unit: str = "x"
     worst: bool = False
@@ -30,6 +34,7 @@ class Finding(Struct, frozen=True):
     name: str
     measured: float
     target: float
+    aim: float | None
     at_least: bool
     unit: str
     by_round: list[float]
@@ -41,6 +46,10 @@ class Finding(Struct, frozen=True):
     @property
     def wanted(self) -> str:
         return f"{'>=' if self.at_least else '<='} {self.target:g} {self.unit}"
+
+    @property
+    def aimed(self) -> str:
+        return "" if self.aim is None else f"{self.aim:g} {self.unit}"
 
 
 class StepFailedError(Exception):
@@ -60,7 +69,15 @@ def find(figures: Sequence[Figure], rounds: Sequence[Round]) -> list[Finding]:
         by_round = [value for round_ in rounds if (value := _value_of(figure, round_)) is not None]
         measured = (min if figure.at_least else max)(by_round, default=None) if figure.worst else _value_of(figure, middle)
         findings.append(
-            Finding(figure.name, nan if measured is None else measured, figure.target, figure.at_least, figure.unit, by_round)
+            Finding(
+                name=figure.name,
+                measured=nan if measured is None else measured,
+                target=figure.target,
+                aim=figure.aim,
+                at_least=figure.at_least,
+                unit=figure.unit,
+                by_round=by_round,
+            )
         )
     return findings
 

@@ -29,15 +29,15 @@ def framed(text: bytes) -> bytes:
 
 
 class LoadSocket(asyncio.Protocol):
-    """Calls `answered` with the head and the size of each message; `lost` is set when the server hangs up."""
+    """Calls `answered` with the head and the size of each message, and `hung_up` when the connection has ended."""
 
-    def __init__(self, token: str, answered: Answered) -> None:
+    def __init__(self, token: str, answered: Answered, hung_up: Callable[[], None]) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.lost = asyncio.Event()
-        self.sent_at: list[float] = []
+        self._lost = asyncio.Event()
         self.write: Callable[[bytes], object]
         self._token = token
         self._answered = answered
+        self._hung_up = hung_up
         self._buffer = b""
         self._missing = 0
         self._frame_first = 0
@@ -55,16 +55,18 @@ class LoadSocket(asyncio.Protocol):
 
     async def close(self) -> None:
         """Says good-bye and waits for the server to hang up, for a while."""
-        if not self.lost.is_set():
+        if not self._lost.is_set():
             self.write(_GOOD_BYE)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.lost.wait(), CLOSE_SECONDS)
+                await asyncio.wait_for(self._lost.wait(), CLOSE_SECONDS)
         self.transport.abort()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self.lost.set()
+        self._lost.set()
         if not self.opened.done():
             self.opened.set_exception(ConnectionError("the server hung up"))
+        else:
+            self._hung_up()
 
     def data_received(self, data: bytes) -> None:
         if not self.opened.done():

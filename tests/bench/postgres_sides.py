@@ -33,19 +33,25 @@ class Postgres:
     def pgbench(self, dsn: str, query: Query, seconds: int, clients: int = 1, before: str = "") -> dict[str, float]:
         """Transactions per second, and latencies in seconds from pgbench's own log."""
         script, options = as_pgbench(query, before)
+        return self.pgbench_script(dsn, query.name, script, options, seconds, clients)
+
+    def pgbench_script(
+        self, dsn: str, name: str, script: str, options: list[str], seconds: int, clients: int
+    ) -> dict[str, float]:
+        """The same of a script as it stands."""
         with tempfile.TemporaryDirectory(dir=BENCH_DIR) as folder:
             path = Path(folder) / "script.sql"
             path.write_text(script)
             output = self._run(
                 "pgbench",
                 *("--no-vacuum", "--protocol=prepared", f"--time={seconds}", f"--client={clients}", f"--file={path}"),
-                *("--log", f"--log-prefix={folder}/log", *options, dsn),
+                *(f"--jobs={min(clients, len(self._core))}", "--log", f"--log-prefix={folder}/log", *options, dsn),
             )
             latencies = [float(line.split()[2]) / 1e6 for log in Path(folder).glob("log*") for line in log.open()]
         latencies.sort()
         found = re.search(r"tps = ([\d.]+)", output)
         if found is None or not latencies or re.search(r"failed transactions: [1-9]|aborted", output):
-            raise StepFailedError(f"pgbench failed on {query.name}: {output}")
+            raise StepFailedError(f"pgbench failed on {name}: {output}")
         return {"per_second": float(found[1]), "p50": latencies[len(latencies) // 2]}
 
     def psql(self, dsn: str, query: Query) -> float:

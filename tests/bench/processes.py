@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -48,6 +49,12 @@ def running(
         yield process
     finally:
         _end(process)
+
+
+def may_open_most() -> None:
+    """Lets this process, and those it starts, open as many files as it is allowed: a load client has a socket each."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def python(module: str) -> list[str]:

@@ -9,16 +9,18 @@ from functools import partial
 from tests.bench import statements
 from tests.bench.dataset import BRAND, BRANDS, SEED, value
 from tests.bench.figures import Figure, Round, Sample
-from tests.bench.load_client import Job
+from tests.bench.load_job import Job, Shape
 from tests.bench.processes import forget_peak, resident_bytes
-from tests.bench.stage import Stage, Step
+from tests.bench.read_stage import ReadStage, staged
+from tests.bench.stage import Step
 from tests.bench.statements import Query
 
+__all__ = ["FIGURES", "check_sides", "staged", "steps"]
+
 FRAMES = 5_000
-SOCKETS, IN_FLIGHT = 64, 4
+BUSY = Shape(sockets=64, in_flight=4)
 PAGE_AT_ROW = 10_000
 PROBE_SECONDS = 0.002
-MIB = 1024 * 1024
 
 FIGURES = [
     Figure("manager's month, one client / pgbench", lambda r: r["month: gateway"]["p50"] / r["month: pgbench"]["p50"], 2),
@@ -42,12 +44,12 @@ FIGURES = [
         worst=True,
     ),
     Figure("  meanwhile: longest loop stall", lambda r: r["large: gateway"]["stall"] * 1000, 20, unit="ms"),
-    Figure("manager's month, 1,000,000 events / 10,000", lambda r: r["month: gateway"]["p50"] / r["month: small"]["p50"], 1.5),
+    Figure("manager's month, large table / small", lambda r: r["month: gateway"]["p50"] / r["month: small"]["p50"], 1.5),
     Figure("page at row 10,000 by after / first", lambda r: r["page: at row"]["p50"] / r["page: first"]["p50"], 1.3),
 ]
 
 
-def steps(stage: Stage) -> dict[str, Step]:
+def steps(stage: ReadStage) -> dict[str, Step]:
     """Each side of each figure by its name."""
     dataset, access = stage.dataset, stage.access
     month, week = statements.month_of_manager(dataset, access), statements.week_of_desk(dataset, access)
@@ -66,8 +68,8 @@ def steps(stage: Stage) -> dict[str, Step]:
         "event: pgbench": partial(pgbench, event, before=pick),
         "lone: echo": partial(stage.ask, stage.echo, frames),
         "event: gateway": partial(gateway, frames),
-        "64 x 4: echo": partial(stage.ask, stage.echo, frames, sockets=SOCKETS, in_flight=IN_FLIGHT),
-        "64 x 4: gateway": partial(gateway, frames, sockets=SOCKETS, in_flight=IN_FLIGHT),
+        "64 x 4: echo": partial(stage.ask, stage.echo, frames, shape=BUSY),
+        "64 x 4: gateway": partial(gateway, frames, shape=BUSY),
         "8 clients: pgbench": partial(pgbench, event, before=pick, clients=8),
         "large: psql": partial(_fetch_with_psql, stage, large),
         "large: gateway": partial(_fetch_large, stage, large),
@@ -86,7 +88,7 @@ def check_sides(round_: Round) -> None:
         raise RuntimeError(f"the manager's month has {large:.0f} bytes in the large database and {small:.0f} in the small")
 
 
-def _frames_of_events(stage: Stage) -> list[str]:
+def _frames_of_events(stage: ReadStage) -> list[str]:
     """Events of the manager's brand, drawn from the seed."""
     draw = random.Random(SEED)
     brand = int(BRAND[-1])
@@ -94,7 +96,7 @@ def _frames_of_events(stage: Stage) -> list[str]:
     return [statements.frame_of_event(event_id) for event_id in ids]
 
 
-def _row_before_page(stage: Stage) -> tuple[int, int]:
+def _row_before_page(stage: ReadStage) -> tuple[int, int]:
     """The row behind which the later page begins."""
     from_, to = stage.dataset.long_range
     row = asyncio.run(
@@ -110,11 +112,11 @@ def _row_before_page(stage: Stage) -> tuple[int, int]:
     return row["start_time"], row["id"]
 
 
-def _fetch_with_psql(stage: Stage, large: Query) -> Sample:
+def _fetch_with_psql(stage: ReadStage, large: Query) -> Sample:
     return {"seconds": stage.postgres.psql(stage.dataset.dsn, large)}
 
 
-def _fetch_large(stage: Stage, large: Query) -> Sample:
+def _fetch_large(stage: ReadStage, large: Query) -> Sample:
     """One large reply, while a second socket keeps asking for the gateway's health."""
     pid = stage.gateway.pid
     stage.prober.begin(_probe(stage))
@@ -129,13 +131,13 @@ def _fetch_large(stage: Stage, large: Query) -> Sample:
     return {"seconds": result.p50, "bytes": float(result.bytes_received), "resident_growth": float(growth), "stall": stall}
 
 
-def _probe_at_rest(stage: Stage) -> Sample:
+def _probe_at_rest(stage: ReadStage) -> Sample:
     """The prober alone: what of the longest stall is the machine's own."""
     result = stage.prober.run(_probe(stage, seconds=1))
     return {"p50": result.p50, "stall": result.longest}
 
 
-def _probe(stage: Stage, seconds: float = 0) -> Job:
+def _probe(stage: ReadStage, seconds: float = 0) -> Job:
     return Job(
         port=stage.gateway.port,
         frames=[statements.frame_of_health_check()],

@@ -23,14 +23,15 @@ _TIMES = {
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Figure, measured, target, reached, and the lowest and highest round."""
-    lines = [("figure", "measured", "target", "reached", "rounds")]
+    """Figure, measured, target, reached, aim, and the lowest and highest round."""
+    lines = [("figure", "measured", "target", "reached", "aim", "rounds")]
     lines += [
         (
             finding.name,
             f"{finding.measured:.2f} {finding.unit}",
             finding.wanted,
             "yes" if finding.reached else "NO",
+            finding.aimed,
             f"{min(finding.by_round):.2f} - {max(finding.by_round):.2f}" if finding.by_round else "failed",
         )
         for finding in findings
@@ -67,6 +68,8 @@ def _described(sample: Sample) -> str:
         parts.append(f"{sample['bytes']:,.0f} bytes")
     if "resident_growth" in sample:
         parts.append(f"memory +{sample['resident_growth'] / 2**20:.1f} MiB")
+    if "resident" in sample:
+        parts.append(f"memory {sample['resident'] / 2**20:.1f} MiB, {sample['resident_alone'] / 2**20:.1f} without sockets")
     return ", ".join(parts)
 
 

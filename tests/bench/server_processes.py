@@ -12,7 +12,7 @@ import msgspec
 
 from tests.bench.dataset import SECRET
 from tests.bench.figures import StepFailedError
-from tests.bench.load_client import Job, Result
+from tests.bench.load_job import Job, Opened, Result
 from tests.bench.processes import BENCH_DIR, python, running
 
 START_SECONDS = 30
@@ -36,37 +36,44 @@ class LoadClient:
         self._input, self._output = process.stdin, process.stdout
 
     def begin(self, job: Job) -> None:
-        """Starts a job."""
+        """Starts a job; returns when its sockets are open."""
         self._input.write(msgspec.json.encode(job) + b"\n")
         self._input.flush()
+        if error := msgspec.json.decode(self._line(), type=Opened).error:
+            raise StepFailedError(f"the sockets could not be opened: {error}")
 
     def finish(self) -> Result:
         """Ends a job that would go on for ever, and returns its result."""
         self._input.write(b"\n")
         self._input.flush()
-        return self._result()
+        return self.result()
 
     def run(self, job: Job) -> Result:
         """Runs a job that ends by itself."""
         self.begin(job)
-        return self._result()
+        return self.result()
 
-    def _result(self) -> Result:
-        line = self._output.readline()
-        if not line:
-            raise RuntimeError("a load client ended early: its error is above")
-        result = msgspec.json.decode(line, type=Result)
+    def result(self) -> Result:
+        """The result of a job that ends by itself."""
+        result = msgspec.json.decode(self._line(), type=Result)
         if result.wrong:
             raise StepFailedError(
                 f"{result.wrong} wrong or missing of {result.commands} replies; one began {result.first_wrong}"
             )
         return result
 
+    def _line(self) -> bytes:
+        line = self._output.readline()
+        if not line:
+            raise RuntimeError("a load client ended early: its error is above")
+        return line
+
 
 @contextmanager
-def gateway(dsn: str, core: set[int], name: str) -> Iterator[Served]:
-    """`gateway serve` as shipped, its log in a file."""
+def gateway(dsn: str, core: set[int], name: str, **settings: object) -> Iterator[Served]:
+    """`gateway serve` as shipped but for the settings given, its log in a file."""
     environment = {"GATEWAY_PORT": "0", "GATEWAY_DATABASE_URL": dsn, "GATEWAY_TOKEN_SECRET": SECRET}
+    environment |= {f"GATEWAY_{setting.upper()}": str(value) for setting, value in settings.items()}
     with (
         (BENCH_DIR / f"{name}.log").open("wb") as log,
         running([*python("gateway"), "serve"], core, environment, stderr=log) as process,

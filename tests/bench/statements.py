@@ -12,6 +12,7 @@ from gateway.access import Access
 from gateway.calendar_store.event_filter import EventFilter, statement_of
 from gateway.calendar_store.sql import ACCESS, VISIBLE, access_arguments, event_json
 from tests.bench.dataset import DESK, MANAGER_ID, Dataset
+from tests.bench.load_job import NUMBER
 
 PAGE_ROWS = 200
 LARGE_ROWS = 50_000
@@ -92,7 +93,7 @@ def _filter(name: str, access: Access, range_: tuple[int, int], *, limit: int, d
 
 
 def _frame(command: str, data: dict[str, object]) -> str:
-    return msgspec.json.encode({"command": command, "extID": "bench", "data": data}).decode()
+    return msgspec.json.encode({"command": command, "extID": NUMBER, "data": data}).decode()
 
 
 def _text(argument: object) -> str:

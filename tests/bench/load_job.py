@@ -1,0 +1,70 @@
+"""What a load client is told and what it answers: lines of JSON on its standard input and output."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+NUMBER = "########"
+"""Stands in a frame for a number of its own, in eight digits; its extID must be that number and nothing else."""
+
+
+class Shape(Struct, frozen=True, kw_only=True):
+    """How frames are spread. `in_flight` on each socket; or `window` in all, each on the next socket; or `rate` a second.
+
+    At a rate frames leave when it is their time, whatever was answered, and latency counts from that time.
+    With nothing in flight the sockets stay idle.
+    """
+
+    sockets: int = 1
+    in_flight: int = 1
+    window: int = 0
+    rate: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.in_flight or self.window or self.rate)
+
+
+ONE_BY_ONE = Shape()
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """Frames to send, over and over. It ends after `seconds`, after `count` replies, or with the next line of input."""
+
+    port: int
+    frames: list[str]
+    expect: str
+    token: str = ""
+    shape: Shape = ONE_BY_ONE
+    seconds: float = 0.0
+    warm_seconds: float = 0.0
+    count: int = 0
+    pause_seconds: float = 0.0
+
+    @property
+    def ends_by_itself(self) -> bool:
+        return bool(self.seconds or self.count)
+
+
+class Opened(Struct, frozen=True):
+    """The first answer to a job, when all its sockets are open. With an error there is no result."""
+
+    error: str = ""
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """`commands`, `seconds` and what follows are of the time measured, `commands_in_all` of everything since `Opened`.
+
+    Latencies are in seconds, those of commands that were under way at the end included.
+    """
+
+    commands: int
+    commands_in_all: int
+    wrong: int
+    seconds: float
+    cpu_seconds: float
+    bytes_received: int
+    p50: float
+    p99: float
+    longest: float
+    first_wrong: str = ""
