@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check fmt docs bench lock clean
+.PHONY: help run test lint check fmt docs bench faults lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s :
@@ -42,6 +42,9 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 bench: $(STAMP)  ## measure beside pgbench, psql and a bare echo server; under 15 minutes
 	$(BIN)/python -m tests.bench $(ARGS)
+
+faults: $(STAMP)  ## kill, cut, stop and lie, and hold the tables against what was acknowledged; under 20 minutes
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lock: $(STAMP)  ## resolve the versions in pyproject.toml anew
 	$(BIN)/python -m pip install --quiet uv

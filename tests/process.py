@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 SECRET = "a secret of the tests, long enough to be one"
 POLL_SECONDS = 0.01
+PROGRAM: tuple[str, ...] = ("gateway",)
+"""The module that is run, and what it is told before `serve`. tests/faults runs gateways with a bug planted."""
 _number = itertools.count(1)
 
 
@@ -48,13 +50,17 @@ async def becomes_true(condition: Callable[[], object]) -> None:
 class GatewayProcess:
     """A running `gateway serve`; `url` is where its sockets are."""
 
-    def __init__(self, environment: dict[str, str], output: Path, log: Path) -> None:
-        command = [sys.executable, "-m", "gateway", "serve"]
+    def __init__(self, program: Sequence[str], environment: dict[str, str], output: Path, log: Path) -> None:
+        command = [sys.executable, "-m", *program, "serve"]
         with output.open("wb") as out, log.open("wb") as err:
             self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
         self._output = output
         self._log = log
         self.port = 0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def url(self) -> str:
@@ -96,13 +102,15 @@ class GatewayProcess:
 
 
 @asynccontextmanager
-async def gateway_process(folder: Path, **settings: object) -> AsyncIterator[GatewayProcess]:
+async def gateway_process(
+    folder: Path, program: Sequence[str] | None = None, /, **settings: object
+) -> AsyncIterator[GatewayProcess]:
     """A gateway with these settings beside the tests' own; its output goes to files in the folder."""
     name = f"gateway-{next(_number)}"
     given = {"port": 0, "log_success_ratio": 1, "token_secret": SECRET, **settings}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in given.items()}
-    gateway = GatewayProcess(environment, folder / f"{name}.out", folder / f"{name}.log")
+    gateway = GatewayProcess(program or PROGRAM, environment, folder / f"{name}.out", folder / f"{name}.log")
     try:
         await gateway.started()
         yield gateway

@@ -1,0 +1,126 @@
+"""Bugs to plant: each is one edit of the gateway's text, and the tests that are there to catch it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Plant(NamedTuple):
+    """`old` must occur exactly once in the module's file. `tests` are what pytest is given."""
+
+    module: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+ASYNCHRONOUS = "asynchronous commit"
+EARLY = "acknowledge before commit"
+KEYLESS = "key not checked"
+
+CONTROLS: dict[str, Plant] = {
+    ASYNCHRONOUS: Plant("gateway.database", '"synchronous_commit": "on"', '"synchronous_commit": "off"', ()),
+}
+"""No bug that a test of the suite could see: whether a fault's check sees it shows that the check can fail."""
+
+PLANTS: dict[str, Plant] = {
+    "wrong extID": Plant(
+        "gateway.wire",
+        "        return encode(ext_id)\n",
+        "        return encode(str(ext_id))\n",
+        ("tests/test_wire.py",),
+    ),
+    EARLY: Plant(
+        "gateway.calendar_store.store",
+        "        if not await self._adds.submit((event, access.epoch)):\n",
+        "        self.early = [*getattr(self, 'early', []), asyncio.ensure_future(self._adds.submit((event, access.epoch)))]\n"
+        "        if not event:\n",
+        ("tests/test_group_commit.py", "tests/test_atomicity.py"),
+    ),
+    KEYLESS: Plant(
+        "gateway.dispatch",
+        "if frame.idempotency_key is not None:",
+        "if frame is None:",
+        ("tests/test_dispatch.py::test_answer_refuses_a_key_for_every_command",),
+    ),
+    "rollback forgotten": Plant(
+        "gateway.calendar_store.store",
+        "        rows = await self._db.fetch(_ADD_EVENTS, _rows(batch), _participants(batch))\n",
+        "        rows = await self._db.fetch(_ADD_EVENTS, _rows(batch), '[]')\n"
+        "        second = _ADD_EVENTS.sql.partition('invited AS (')[2].partition(')\\n    SELECT id FROM added')[0]\n"
+        "        second = second.replace('JOIN added', 'JOIN calendar_event AS added').replace('$2::json', '$1::json')\n"
+        "        await self._db.fetch(Statement(second, writes=True), _participants(batch))\n",
+        ("tests/test_atomicity.py",),
+    ),
+    "reply before participants": Plant(
+        "gateway.calendar_store.store",
+        "FROM {_GIVEN_PARTICIPANTS} JOIN added ON added.id = given.event_id\n",
+        "FROM {_GIVEN_PARTICIPANTS} JOIN added ON added.id = given.event_id AND given.role = 0\n",
+        ("tests/test_add_calendar_event.py", "tests/test_get_calendar_event.py"),
+    ),
+    "brand predicate missing": Plant(
+        "gateway.calendar_store.sql",
+        "    event.brand = ANY (access.brands)\n",
+        "    true\n",
+        ("tests/test_rights_matrix.py",),
+    ),
+    "exclusions of a mask ignored": Plant(
+        "gateway.calendar_store.sql",
+        " AND NOT event.desk LIKE ANY (access.exclude)",
+        "",
+        ("tests/test_rights_matrix.py", "tests/test_get_calendar_events_by_filter.py"),
+    ),
+    "unbounded queue": Plant(
+        "gateway.outbox",
+        "        return self._full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds\n",
+        "        return False\n",
+        ("tests/test_sweeper.py::test_client_that_takes_nothing_is_cut",),
+    ),
+    "revoked session goes on": Plant(
+        "gateway.calendar_store.store",
+        '_EPOCH_HOLDS = "given.epoch = (SELECT epoch FROM access_epoch)"',
+        '_EPOCH_HOLDS = "true"',
+        ("tests/test_access.py",),
+    ),
+    "stale if_version accepted": Plant(
+        "gateway.commands.changes",
+        "if_version != event.version:",
+        "if_version > event.version:",
+        ("tests/test_update_calendar_event.py", "tests/test_concurrent_changes.py"),
+    ),
+    "answers dropped by the drain": Plant(
+        "gateway.server",
+        "                    await connection.settled()\n",
+        "                    connection.abort()\n",
+        ("tests/test_drain.py::test_drain_answers_all_that_is_in_flight",),
+    ),
+    "Origin not checked": Plant(
+        "gateway.server",
+        '"origins": [None, *settings.origins],',
+        '"origins": None,',
+        ("tests/test_handshake.py",),
+    ),
+    "signature not checked": Plant(
+        "gateway.tokens",
+        'options={"require": _REQUIRED},',
+        'options={"require": _REQUIRED, "verify_signature": False, "verify_exp": True},',
+        ("tests/test_tokens.py",),
+    ),
+    "unknown told as not executed": Plant(
+        "gateway.database",
+        "Outcome.UNKNOWN if statement.writes else Outcome.NOT_EXECUTED",
+        "Outcome.NOT_EXECUTED",
+        ("tests/test_atomicity.py", "tests/test_group_commit.py"),
+    ),
+    "second change of an event overtakes": Plant(
+        "gateway.calendar_store.store",
+        "        lock = self._turns.get(event_id)\n",
+        "        lock = None\n",
+        ("tests/test_order.py", "tests/test_concurrent_changes.py"),
+    ),
+}
+
+
+def plant_of(name: str) -> Plant:
+    """A planted bug by its name, of whichever table."""
+    return (CONTROLS | PLANTS)[name]

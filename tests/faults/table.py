@@ -1,0 +1,44 @@
+"""All checks, in the order they run: the table of contents of this folder."""
+
+from __future__ import annotations
+
+from tests.faults import bugs, controls, kills
+from tests.faults.check import Check
+
+NOTHING_BROKEN = "0 acknowledged lost, 0 doubled, 0 torn (event without its participants)"
+
+CHECKS = [
+    Check(
+        "kill-gateway",
+        "c",
+        "acknowledged means durable",
+        f"SIGKILL under load, 20 cycles: {NOTHING_BROKEN}",
+        kills.kill_gateway,
+    ),
+    Check(
+        "kill-postgres",
+        "c",
+        "acknowledged means durable",
+        f"SIGKILL of all of it, 6 cycles: {NOTHING_BROKEN}",
+        kills.kill_postgres,
+    ),
+    Check("answered-again", "t", "service is back", "<= 1 s after a bare asyncpg loop", kills.answered_again),
+    Check(
+        "drain",
+        "c",
+        "1012 means: unanswered was not executed",
+        "SIGTERM under load, 20 cycles: 0 lost, 0 doubled, 0 executed among the unanswered, exit 0 within the drain time",
+        kills.terminate_gateway,
+    ),
+    Check("control-asynchronous", "c", "the kills can fail", "asynchronous commit is detected", controls.asynchronous_commit),
+    Check(
+        "control-early",
+        "c",
+        "the kills can fail",
+        "acknowledging before the commit is detected",
+        controls.early_acknowledgement,
+    ),
+    Check(
+        "planted-bugs", "c", "the tests can fail", "every planted bug is caught by the tests named for it", bugs.planted_bugs
+    ),
+]
