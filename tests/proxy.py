@@ -1,4 +1,6 @@
-"""A link to PostgreSQL that can be cut: before the statement that carries a marker, within it, or after its last byte."""
+"""A link to PostgreSQL that can be cut before the statement that carries a marker, within it, or after its last byte, that
+can swallow its answer, and that can become a black hole.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-Where = Literal["before", "within", "after"]
+Where = Literal["before", "within", "after", "swallowed"]
 CHUNK_BYTES = 1 << 20
 SYNC = b"S\x00\x00\x00\x04"
 """The message that ends a statement of the extended protocol: until PostgreSQL has it, it commits nothing."""
@@ -21,12 +23,21 @@ class Proxy:
         self._socket_path = socket_path
         self._marker: bytes | None = None
         self._where: Where = "before"
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.cuts = 0
 
     def cut(self, where: Where, marker: str) -> None:
-        """Cuts the first connection that sends the marker, once."""
+        """Cuts the first connection that sends the marker, once. `swallowed` leaves it open, and silent ever after."""
         self._where, self._marker = where, marker.encode()
+
+    def hold(self) -> None:
+        """Makes a black hole of the link: connections are taken, and no byte passes either way."""
+        self._flowing.clear()
+
+    def release(self) -> None:
+        """Lets everything pass that was held, and what follows."""
+        self._flowing.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the gateway's."""
@@ -47,30 +58,40 @@ class Proxy:
                 if self._marker is not None and self._marker in chunk:
                     while not chunk.endswith(SYNC):
                         chunk += await reader.read(CHUNK_BYTES)
-                    await self._cut(chunk, back, answers, front)
+                    await self._cut(chunk, reader, back, answers, front)
                     return
+                await self._flowing.wait()
                 back.write(chunk)
                 await back.drain()
         answers.cancel()
         back.close()
 
     async def _cut(
-        self, statement: bytes, back: asyncio.StreamWriter, answers: asyncio.Task[None], front: asyncio.StreamWriter
+        self,
+        statement: bytes,
+        reader: asyncio.StreamReader,
+        back: asyncio.StreamWriter,
+        answers: asyncio.Task[None],
+        front: asyncio.StreamWriter,
     ) -> None:
-        """No answer passes any more; of the statement PostgreSQL gets nothing, half, or all, and then the end."""
+        """No answer passes any more; of the statement PostgreSQL gets nothing, half, or all, and then the end, if it is cut."""
         self._marker = None
         self.cuts += 1
         answers.cancel()
-        sent = {"before": 0, "within": len(statement) // 2, "after": len(statement)}[self._where]
+        sent = {"before": 0, "within": len(statement) // 2}.get(self._where, len(statement))
         back.write(statement[:sent])
         with suppress(ConnectionError):
             await back.drain()
+        if self._where == "swallowed":
+            while await reader.read(CHUNK_BYTES):
+                pass  # until the gateway has waited long enough
         back.close()
         front.transport.abort()
 
     async def _pass_answers(self, back: asyncio.StreamReader, front: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while chunk := await back.read(CHUNK_BYTES):
+                await self._flowing.wait()
                 front.write(chunk)
                 await front.drain()
         front.close()

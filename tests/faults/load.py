@@ -24,11 +24,12 @@ SETTLE_SECONDS = 12
 class Load:
     """Adds until it is stopped. `url` may change: sockets that come back go there."""
 
-    def __init__(self, ledger: Ledger, token: str, url: str, in_flight: int) -> None:
+    def __init__(self, ledger: Ledger, token: str, url: str, in_flight: int, body_bytes: int = 0) -> None:
         self.url = url
         self._ledger = ledger
         self._token = token
         self._in_flight = in_flight
+        self._body: dict[str, object] = {"ast_json": {"text": "x" * body_bytes}} if body_bytes else {}
         self._over = asyncio.Event()
 
     async def acknowledges(self, count: int) -> None:
@@ -75,7 +76,7 @@ class Load:
             entry = self._ledger.send()
             answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             waiting[entry.title] = entry, answer
-            await socket.send(frame_of(entry.title))
+            await socket.send(frame_of(entry.title, self._body))
             await answer
             if entry.status != 200:
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -89,16 +90,18 @@ class Load:
                 found[1].set_result(None)
 
 
-def frame_of(title: str, **top_level: object) -> str:
-    """An add with that title, which is its extID too."""
-    data = {**EVENT, "title": title, "participant_manager_ids": PARTICIPANTS}
+def frame_of(title: str, more: dict[str, object] | None = None, **top_level: object) -> str:
+    """An add with that title, which is its extID too, and with more data."""
+    data = {**EVENT, "title": title, "participant_manager_ids": PARTICIPANTS, **(more or {})}
     return msgspec.json.encode({"command": "MngAddCalendarEvent", "extID": title, "data": data, **top_level}).decode()
 
 
 @asynccontextmanager
-async def loaded(ledger: Ledger, token: str, url: str, sockets: int = 6, in_flight: int = 6) -> AsyncIterator[Load]:
+async def loaded(
+    ledger: Ledger, token: str, url: str, sockets: int = 6, in_flight: int = 6, body_bytes: int = 0
+) -> AsyncIterator[Load]:
     """A load as long as the block; at its end the last answers are waited for."""
-    load = Load(ledger, token, url, in_flight)
+    load = Load(ledger, token, url, in_flight, body_bytes)
     clients = [asyncio.create_task(load.run_socket()) for _ in range(sockets)]
     try:
         yield load

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import bugs, controls, kills
+from tests.faults import bugs, controls, disk, kills, outages
 from tests.faults.check import Check
 
 NOTHING_BROKEN = "0 acknowledged lost, 0 doubled, 0 torn (event without its participants)"
@@ -40,5 +40,27 @@ CHECKS = [
     ),
     Check(
         "planted-bugs", "c", "the tests can fail", "every planted bug is caught by the tests named for it", bugs.planted_bugs
+    ),
+    Check(
+        "postgres-stopped",
+        "t",
+        "every command is answered, service comes back",
+        "SIGSTOP for 10 s: answered <= 6 s, loop stall <= 50 ms over the control, first success <= 1 s after",
+        outages.stopped_postgres,
+    ),
+    Check("black-hole", "t", "every command is answered, service comes back", "no byte for 10 s: the same", outages.black_hole),
+    Check(
+        "pool-exhausted",
+        "c",
+        "nothing leaks from the pool",
+        "slow commands take all of it: NO_SERVICE, not_executed; whole afterwards",
+        outages.exhausted_pool,
+    ),
+    Check(
+        "disk-full",
+        "c",
+        "a full disk is told and survived",
+        "clean error, gateway alive, readiness red, nothing acknowledged lost",
+        disk.full_disk,
     ),
 ]

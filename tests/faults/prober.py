@@ -1,0 +1,63 @@
+"""Watches a gateway's event loop from outside: a process of its own that asks for its health every two milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from tests.bench.load_client import Job, Result
+from tests.bench.processes import clean_environment
+from tests.process import ROOT
+
+PROBE_SECONDS = 0.002
+HEALTH = '{"command":"HealthCheck","extID":"probe"}'
+
+
+class Prober:
+    """A load client's process. One job at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._input, self._output = process.stdin, process.stdout
+
+    async def stall(self, port: int, seconds: float, token: str = "") -> float:
+        """The longest time that an answer took."""
+        job = Job(port=port, frames=[HEALTH], expect='"status":200', token=token, seconds=seconds, pause_seconds=PROBE_SECONDS)
+        return (await self.run(job)).longest
+
+    async def run(self, job: Job) -> Result:
+        """A job that ends by itself."""
+        self._input.write(msgspec.json.encode(job) + b"\n")
+        result = msgspec.json.decode(await self._output.readline(), type=Result)
+        if result.wrong:
+            raise RuntimeError(f"{result.wrong} wrong or missing replies; one began {result.first_wrong!r}")
+        return result
+
+
+@asynccontextmanager
+async def prober() -> AsyncIterator[Prober]:
+    """A prober as long as the block."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.load_client"),
+        cwd=ROOT,
+        env=clean_environment() | {"PYTHONUNBUFFERED": "1"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        preexec_fn=_first_in_line if os.geteuid() == 0 else None,
+    )
+    try:
+        yield Prober(process)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def _first_in_line() -> None:
+    """Where it may: the prober is not to wait for the load's own processes."""
+    os.nice(-10)
