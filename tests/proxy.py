@@ -17,19 +17,23 @@ SYNC = b"S\x00\x00\x00\x04"
 
 
 class Proxy:
-    """Passes bytes on between the gateway and PostgreSQL's unix socket until the marker comes by."""
+    """Passes bytes on between the gateway and PostgreSQL's unix socket until a marker comes by."""
 
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
-        self._marker: bytes | None = None
-        self._where: Where = "before"
+        self._markers: dict[bytes, Where] = {}
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.cuts = 0
 
     def cut(self, where: Where, marker: str) -> None:
         """Cuts the first connection that sends the marker, once. `swallowed` leaves it open, and silent ever after."""
-        self._where, self._marker = where, marker.encode()
+        self._markers[marker.encode()] = where
+
+    @property
+    def waiting(self) -> int:
+        """Cuts whose marker has not come by yet."""
+        return len(self._markers)
 
     def hold(self) -> None:
         """Makes a black hole of the link: connections are taken, and no byte passes either way."""
@@ -55,7 +59,7 @@ class Proxy:
     ) -> None:
         with suppress(ConnectionError):
             while chunk := await reader.read(CHUNK_BYTES):
-                if self._marker is not None and self._marker in chunk:
+                if any(marker in chunk for marker in self._markers):
                     while not chunk.endswith(SYNC):
                         chunk += await reader.read(CHUNK_BYTES)
                     await self._cut(chunk, reader, back, answers, front)
@@ -75,14 +79,14 @@ class Proxy:
         front: asyncio.StreamWriter,
     ) -> None:
         """No answer passes any more; of the statement PostgreSQL gets nothing, half, or all, and then the end, if it is cut."""
-        self._marker = None
+        where = {self._markers.pop(marker) for marker in tuple(self._markers) if marker in statement}.pop()
         self.cuts += 1
         answers.cancel()
-        sent = {"before": 0, "within": len(statement) // 2}.get(self._where, len(statement))
+        sent = {"before": 0, "within": len(statement) // 2}.get(where, len(statement))
         back.write(statement[:sent])
         with suppress(ConnectionError):
             await back.drain()
-        if self._where == "swallowed":
+        if where == "swallowed":
             while await reader.read(CHUNK_BYTES):
                 pass  # until the gateway has waited long enough
         back.close()

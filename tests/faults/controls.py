@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.faults.check import Finding
+from tests.faults.keys import replayed
 from tests.faults.kills import gateway_cycles, postgres_cycles
-from tests.faults.plants import ASYNCHRONOUS, EARLY
+from tests.faults.plants import ASYNCHRONOUS, EARLY, KEYLESS
 from tests.faults.stage import Stage
 
 CYCLES_MAX = 6
@@ -35,3 +36,9 @@ async def early_acknowledgement(stage: Stage) -> Finding:
         if truth.lost:
             return Finding(True, f"detected at kill {cycle}: {truth}")
     return Finding(False, f"not detected in {CYCLES_MAX} kills")
+
+
+async def ignored_keys(stage: Stage) -> Finding:
+    """A gateway that does not look at keys does what is sent twice twice."""
+    found = await replayed(stage, KEYLESS)
+    return Finding(found.truth.doubled > 0, f"{found.truth.doubled} of {found.keys} keys made more than one event")

@@ -41,7 +41,7 @@ async def _fill(stage: Stage, folder: Path) -> Finding:
         ledger, (token,) = stage.ledger("disk-full"), await sessions(dsn)
         proof = {"Authorization": f"Bearer {token}"}
         async with Client.connected(gateway.url, additional_headers=proof) as client:
-            async with loaded(ledger, token, gateway.url, body_bytes=8_000):
+            async with loaded(ledger, token, gateway.url, body_bytes=20_000):
 
                 async def refused() -> int:
                     return sum(entry.status not in (0, 200) for entry in ledger.entries.values())
@@ -51,7 +51,7 @@ async def _fill(stage: Stage, folder: Path) -> Finding:
                 ready = await _readiness(gateway.port, 503)
             _mount("-o", f"remount,size={LARGE}", folder)
             again = await until(
-                lambda: client.command("MngAddCalendarEvent", {**EVENT, "title": "e0"}), lambda r: r["status"] == 200
+                lambda: client.command("MngAddCalendarEvent", {**EVENT, "title": "with room"}), lambda r: r["status"] == 200
             )
             green = await _readiness(gateway.port, 200)
             await client.command("MngDeleteCalendarEvent", {"id": again["data"]["event"]["id"]})

@@ -72,7 +72,7 @@ class Ledger:
 
     def send(self) -> Entry:
         """A new command, sent now."""
-        title = f"e{next(self._numbers)}"
+        title = f"e{next(self._numbers):06}"
         entry = self.entries[title] = Entry(title, time.monotonic())
         return entry
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -29,7 +30,7 @@ class Load:
         self._ledger = ledger
         self._token = token
         self._in_flight = in_flight
-        self._body: dict[str, object] = {"ast_json": {"text": "x" * body_bytes}} if body_bytes else {}
+        self._body: dict[str, object] = {"ast_json": {"text": os.urandom(body_bytes // 2).hex()}} if body_bytes else {}
         self._over = asyncio.Event()
 
     async def acknowledges(self, count: int) -> None:

@@ -54,7 +54,7 @@ class Stage:
             with suppress(OSError, asyncpg.PostgresError):
                 await self._admin(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def gateway(self, dsn: str, plant: str = "", **settings: object) -> AbstractAsyncContextManager[GatewayProcess]:
+    def gateway(self, dsn: str, plant: str = "", /, **settings: object) -> AbstractAsyncContextManager[GatewayProcess]:
         """A gateway in a process of its own; its log is kept. With `plant` it has that bug."""
         program = ("tests.faults.planted", plant) if plant else ("gateway",)
         return gateway_process(self.folder, program, **{"database_url": dsn, "log_success_ratio": 0, **settings})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import bugs, controls, disk, kills, outages
+from tests.faults import bugs, controls, disk, keys, kills, outages
 from tests.faults.check import Check
 
 NOTHING_BROKEN = "0 acknowledged lost, 0 doubled, 0 torn (event without its participants)"
@@ -38,6 +38,7 @@ CHECKS = [
         "acknowledging before the commit is detected",
         controls.early_acknowledgement,
     ),
+    Check("control-keyless", "c", "the replays can fail", "ignoring keys is detected", controls.ignored_keys),
     Check(
         "planted-bugs", "c", "the tests can fail", "every planted bug is caught by the tests named for it", bugs.planted_bugs
     ),
@@ -62,5 +63,20 @@ CHECKS = [
         "a full disk is told and survived",
         "clean error, gateway alive, readiness red, nothing acknowledged lost",
         disk.full_disk,
+    ),
+    Check(
+        "lost-answers",
+        "c",
+        "sent twice, done once",
+        "the link cut before, within and behind the committing statement, and its answer swallowed, 100 each: "
+        "told the truth or unknown; after the retry exactly one event, 400 of 400",
+        keys.lost_answers,
+    ),
+    Check(
+        "replays",
+        "c",
+        "sent twice, done once",
+        "1,000 replays, 50 at once on one key, two processes: one event each, the same reply",
+        keys.replays,
     ),
 ]
