@@ -24,6 +24,7 @@ from gateway.errors import CloseCode, CommandError, StartupError
 from gateway.handshake import Pages, select_subprotocol
 from gateway.log import CommandLog, Logger
 from gateway.passwords import Passwords
+from gateway.session_watch import SessionWatch
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.sweeper import sweep_forever
@@ -53,6 +54,7 @@ class Gateway:
         self._dispatch = Dispatch(services, CommandLog(logger, settings))
         self._pages = Pages(self._ready)
         self._connections: set[Connection] = set()
+        self._session_watch = SessionWatch(self._connections, services.sessions, logger)
         self._empty = asyncio.Event()
         self._empty.set()
         self._readiness: tuple[float, str | None] = (-READY_CACHE_SECONDS, None)
@@ -68,11 +70,14 @@ class Gateway:
     async def serving(self) -> AsyncIterator[None]:
         """Listens until left; sockets still open then are aborted. Raises StartupError when the port is taken."""
         async with asyncio.TaskGroup() as self._tasks:
-            sweeper = self._tasks.create_task(sweep_forever(self._connections, self._settings))
+            clocks = [
+                self._tasks.create_task(sweep_forever(self._connections, self._settings)),
+                self._tasks.create_task(self._session_watch.watch_forever()),
+            ]
             try:
                 self._server = await serve(self._serve, self._settings.host, self._settings.port, **self._arguments())
             except OSError as error:
-                sweeper.cancel()
+                _cancel(clocks)
                 raise StartupError(
                     f"Cannot listen on {self._settings.host}:{self._settings.port} ({error.strerror}): "
                     "set GATEWAY_HOST and GATEWAY_PORT to a free address."
@@ -86,7 +91,7 @@ class Gateway:
                     handler.cancel()
                 self._server.close()
                 await self._server.wait_closed()
-                sweeper.cancel()
+                _cancel(clocks)
 
     async def drain(self) -> None:
         """Stops as section 6.5 of the contract says, within the drain time.
@@ -172,6 +177,11 @@ def socket_arguments(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+
+
 @asynccontextmanager
 async def owned(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """Runs the loops as long as the block; one that fails ends the block."""
@@ -180,8 +190,7 @@ async def owned(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[Non
         try:
             yield
         finally:
-            for task in running:
-                task.cancel()
+            _cancel(running)
 
 
 @asynccontextmanager
@@ -230,5 +239,4 @@ async def serve_until(
         async with asyncio.TaskGroup() as tasks:
             steps = tasks.create_task(gateway.drain()), tasks.create_task(stop_now.wait())
             await asyncio.wait(steps, return_when=asyncio.FIRST_COMPLETED)
-            for task in steps:
-                task.cancel()
+            _cancel(steps)

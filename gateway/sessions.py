@@ -11,6 +11,7 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
@@ -33,6 +34,17 @@ _FIND_ACCESS = Statement(
     writes=False,
 )
 _EPOCH = Statement("SELECT epoch FROM access_epoch", writes=False)
+_FIND_ENDED = Statement(
+    """
+    SELECT open.id FROM unnest($1::text[], $2::bigint[]) AS open (id, manager_id)
+    WHERE NOT EXISTS (
+        SELECT FROM session JOIN manager ON manager.id = session.manager_id
+        WHERE session.id = open.id AND session.manager_id = open.manager_id AND session.revoked_time = 0
+          AND session.expires_time > $3 AND NOT manager.disabled
+    )
+    """,
+    writes=False,
+)
 _FIND_MANAGER = Statement("SELECT id, type, brands, password_hash, disabled FROM manager WHERE login = $1", writes=False)
 _OPEN = Statement(
     """
@@ -53,7 +65,7 @@ _REVOKE = Statement(
     writes=True,
 )
 
-STATEMENTS = (_FIND_ACCESS, _EPOCH, _FIND_MANAGER, _OPEN, _REVOKE)
+STATEMENTS = (_FIND_ACCESS, _EPOCH, _FIND_ENDED, _FIND_MANAGER, _OPEN, _REVOKE)
 
 
 class StaleAccessError(Exception):
@@ -142,6 +154,18 @@ class Sessions:
         if access.epoch != epoch:
             self._epoch = max(self._epoch, epoch)
             raise StaleAccessError
+
+    async def current_epoch(self) -> int:
+        """The epoch as the database has it now; access that was remembered at another is looked up anew at its next use."""
+        row = await self._db.fetch_row(_EPOCH)
+        assert row is not None
+        self._epoch = max(self._epoch, row["epoch"])
+        return self._epoch
+
+    async def ended_of(self, sessions: Sequence[Session]) -> set[str]:
+        """The ids of those that are over: expired, revoked or removed, or their manager disabled or removed."""
+        ids, managers = [session.id for session in sessions], [session.manager_id for session in sessions]
+        return {row["id"] for row in await self._db.fetch(_FIND_ENDED, ids, managers, int(time.time()))}
 
     async def find_manager(self, login: str) -> Manager | None:
         """The manager of that login name."""

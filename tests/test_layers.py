@@ -31,7 +31,7 @@ LAYERS = {
     2: ("access", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),
     4: ("dispatch",),
-    5: ("watched_socket", "handshake", "outbox", "connection", "sweeper"),
+    5: ("watched_socket", "handshake", "outbox", "connection", "sweeper", "session_watch"),
     6: ("server", "backend", "harness"),
     7: ("cli", "__main__", "docs"),
 }

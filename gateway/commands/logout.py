@@ -17,9 +17,17 @@ class LogoutReply(Struct, frozen=True):
 
 
 async def logout(context: Context, _request: Logout) -> LogoutReply:
-    """The socket stays open and may sign in again."""
-    access = context.require_access()
-    await context.services.sessions.revoke(access.session_id)
-    if context.identity.session is not None and context.identity.session.id == access.session_id:
-        context.identity.close()
+    """The socket stays open and may sign in again: it lets go of the session first, or it would be closed with it."""
+    access, identity = context.require_access(), context.identity
+    session = identity.session
+    if session is None or session.id != access.session_id:
+        await context.services.sessions.revoke(access.session_id)
+        return LogoutReply()
+    identity.close()
+    try:
+        await context.services.sessions.revoke(access.session_id)
+    except BaseException:
+        if identity.session is None:
+            identity.open(session)
+        raise
     return LogoutReply()
