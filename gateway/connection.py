@@ -48,10 +48,16 @@ class Connection:
     """
 
     def __init__(
-        self, socket: WatchedSocket, dispatch: Dispatch, settings: Settings, spawn: Spawn, record: Record | None = None
+        self,
+        socket: WatchedSocket,
+        dispatch: Dispatch,
+        settings: Settings,
+        spawn: Spawn,
+        identity: Identity,
+        record: Record | None = None,
     ) -> None:
         self.socket = socket
-        self.identity = Identity()
+        self.identity = identity
         self.unproved_since: float | None = socket.loop.time()
         self.pinged_at = 0.0
         self.blocked = False

@@ -12,6 +12,7 @@ from gateway.errors import CommandError, ErrorCode
 from gateway.passwords import Passwords
 from gateway.sessions import Identity, Sessions
 from gateway.settings import Settings
+from gateway.sign_in_throttle import SignInThrottle
 from gateway.tokens import Tokens
 
 
@@ -22,6 +23,7 @@ class Services(NamedTuple):
     tokens: Tokens
     sessions: Sessions
     passwords: Passwords
+    sign_ins: SignInThrottle
     calendar: CalendarStore
     event_reader: EventReader
     idempotency: Idempotency

@@ -30,6 +30,13 @@ def proof_of(headers: Headers) -> str | None:
     return next((name.removeprefix(_BEARER) for name in offered if name.startswith(_BEARER)), None)
 
 
+def hops_of(connection: ServerConnection) -> tuple[str, list[str]]:
+    """The peer's address, and what X-Forwarded-For says of those before it."""
+    assert connection.request is not None
+    peer = connection.transport.get_extra_info("peername")
+    return str(peer[0]) if peer else "", connection.request.headers.get_all("X-Forwarded-For")
+
+
 def select_subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours if it is offered; offering none, or others, is allowed."""
     return SUBPROTOCOL if SUBPROTOCOL in offered else None

@@ -12,6 +12,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from gateway import wire
 from gateway.errors import CommandError, ErrorCode
 from gateway.settings import Settings
 
@@ -34,23 +35,28 @@ class Passwords:
 
     def __init__(self, settings: Settings) -> None:
         self._pool = ThreadPoolExecutor(settings.password_workers, thread_name_prefix="password")
+        self._threads = asyncio.Semaphore(settings.password_workers)
         self._free = settings.password_workers + settings.password_queue_max
         self._pool.submit(_dummy)  # ready before the first sign-in asks, without holding up the start
 
-    async def matches(self, password: str, stored: str | None) -> bool:
+    async def matches(self, password: str, stored: str | None, allowed: Callable[[], None] = lambda: None) -> bool:
         """Whether the password is the one that was hashed. With nothing stored it costs the same and is false.
 
+        `allowed` is called when a thread is free, just before: what it raises ends the attempt unverified. Whoever counts
+        a mismatch before awaiting anything else has counted it before the next attempt asks.
         Raises CommandError NO_SERVICE when too many already wait.
         """
-        matched = await self._run(lambda: _verified(stored or _dummy(), password))
+        matched = await self._run(lambda: _verified(stored or _dummy(), password), allowed)
         return matched and stored is not None
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T], allowed: Callable[[], None]) -> T:
         if self._free == 0:
-            raise CommandError(ErrorCode.NO_SERVICE, "too many sign-ins at once", retry_after_ms=1000)
+            raise CommandError(ErrorCode.NO_SERVICE, "too many sign-ins at once", retry_after_ms=wire.spread_ms(500, 1500))
         self._free -= 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            async with self._threads:
+                allowed()
+                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._free += 1
 

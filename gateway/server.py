@@ -11,6 +11,7 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from gateway import schema, sessions, wire
+from gateway.addresses import Addresses
 from gateway.calendar_store import idempotency, statements
 from gateway.calendar_store.event_filter import EventReader
 from gateway.calendar_store.idempotency import Idempotency
@@ -21,12 +22,13 @@ from gateway.context import Services
 from gateway.database import Database, Statement, connect_arguments, open_database
 from gateway.dispatch import Dispatch
 from gateway.errors import CloseCode, CommandError, StartupError
-from gateway.handshake import Pages, select_subprotocol
+from gateway.handshake import Pages, hops_of, select_subprotocol
 from gateway.log import CommandLog, Logger
 from gateway.passwords import Passwords
 from gateway.session_watch import SessionWatch
-from gateway.sessions import Sessions
+from gateway.sessions import Identity, Sessions
 from gateway.settings import Settings
+from gateway.sign_in_throttle import SignInThrottle
 from gateway.sweeper import sweep_forever
 from gateway.tokens import Tokens
 from gateway.watched_socket import WatchedSocket
@@ -53,6 +55,7 @@ class Gateway:
         self._capture = capture
         self._dispatch = Dispatch(services, CommandLog(logger, settings))
         self._pages = Pages(self._ready)
+        self._addresses = Addresses(settings.trusted_proxies)
         self._connections: set[Connection] = set()
         self._session_watch = SessionWatch(self._connections, services.sessions, logger)
         self._empty = asyncio.Event()
@@ -130,7 +133,8 @@ class Gateway:
             await close(socket, CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
             return
         record = self._capture.of_connection() if self._capture else None
-        connection = Connection(socket, self._dispatch, self._settings, self._tasks.create_task, record)
+        identity = Identity(self._addresses.client(*hops_of(socket)))
+        connection = Connection(socket, self._dispatch, self._settings, self._tasks.create_task, identity, record)
         self._connections.add(connection)
         self._empty.clear()
         try:
@@ -212,6 +216,7 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 Tokens(settings),
                 session_store,
                 passwords,
+                SignInThrottle(settings),
                 calendar,
                 EventReader(db, session_store),
                 keys,

@@ -75,12 +75,14 @@ class StaleAccessError(Exception):
 class Identity:
     """Whose connection it is. MngLogin, MngLogout and proofs change `session`; each command reads it as it is read.
 
-    `proved` is set by any valid proof, also by a `__token` that makes no session of the socket's.
+    `proved` is set by any valid proof, also by a `__token` that makes no session of the socket's. `address` is what the
+    client counts as where clients are counted.
     """
 
-    __slots__ = ("proved", "session")
+    __slots__ = ("address", "proved", "session")
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "") -> None:
+        self.address = address
         self.session: Session | None = None
         self.proved = False
 

@@ -10,6 +10,7 @@ import difflib
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -62,6 +63,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         _meta(
             "browser origins let in, separated by commas, compared exactly (https://crm.example.com); "
             "clients that send no Origin always pass"
+        ),
+    ] = ()
+
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        _meta(
+            "networks (10.0.0.0/8) of the proxies whose X-Forwarded-For is believed, separated by commas; behind one that is "
+            "not listed all clients count as one address"
         ),
     ] = ()
 
@@ -154,6 +163,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     password_queue_max: Annotated[
         int, _meta("sign-ins waiting for such a thread, then NO_SERVICE; 40 wait a second", ge=1, le=10_000)
     ] = 40
+    sign_in_failures_max: Annotated[
+        int,
+        _meta(
+            "failed sign-ins of one login from one address, then TOO_FREQUENT there; people mistype 2 or 3 times; 0: no limit",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 5
+    sign_in_address_failures_max: Annotated[
+        int,
+        _meta("failed sign-ins from one address, whatever the login; an office is behind one; 0: no limit", ge=0, le=1_000_000),
+    ] = 50
+    sign_in_forget_seconds: Annotated[
+        float, _meta("time in which so many failures are forgotten, evenly: 5 leave one guess a minute", gt=0, le=604_800)
+    ] = 300.0
     drain_seconds: Annotated[float, _meta("time to stop after SIGTERM; orchestrators commonly kill at 30", gt=0, le=3600)] = (
         20.0
     )
@@ -276,6 +300,17 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     for origin in settings.origins:
         if not _ORIGIN.fullmatch(origin):
             yield f"{PREFIX}ORIGINS has {origin!r}: an origin is like https://crm.example.com, in lower case and with no path"
+    for network in settings.trusted_proxies:
+        if not _is_network(network):
+            yield f"{PREFIX}TRUSTED_PROXIES has {network!r}: a network is like 10.0.0.0/8 or 2001:db8::/32"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:  # also where bits behind the mask are set: nobody can say what was meant
+        return False
+    return True
 
 
 def _is_postgresql_url(url: str) -> bool:

@@ -143,6 +143,14 @@ def test_setting_origins_takes_only_what_browsers_send(origin: str) -> None:
     assert line.startswith(f"GATEWAY_ORIGINS has {origin!r}: an origin is like https://crm.example.com")
 
 
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "10.0.0.0/33", "10.0.0", "proxy.example.com", "::1/129", "*"])
+def test_setting_trusted_proxies_takes_only_networks(network: str) -> None:
+    """A network that is none, or that could mean two, is told: whose word is believed must not be guessed."""
+    assert ("10.0.0.0/8", "::1") == load({"GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8, ::1"}).trusted_proxies
+    (line,) = faults(trusted_proxies=f"10.0.0.0/8,{network}")
+    assert line.startswith(f"GATEWAY_TRUSTED_PROXIES has {network!r}: a network is like 10.0.0.0/8")
+
+
 @pytest.mark.parametrize("url", ["localhost", "mysql://u:hidden@h/x", "postgresql//u:hidden@h/x", "postgresql://u:hidden@[h/x"])
 def test_setting_database_url_is_told_without_its_value(url: str) -> None:
     """A database URL that is none is refused with the right form; its own text may hold a password."""

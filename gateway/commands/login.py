@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -34,13 +35,16 @@ class LoginReply(Struct, frozen=True):
 async def login(context: Context, request: Login) -> LoginReply:
     """An unknown login, a wrong password and a disabled manager get the same answer at the same cost."""
     services = context.services
-    manager = await services.sessions.find_manager(str(request.login))
-    matches = await services.passwords.matches(request.password, manager.password_hash if manager else None)
-    if manager is None or not matches or manager.disabled:
-        raise _refused()
-    session = await services.sessions.open(manager.id)
-    if session is None:
-        raise _refused()
+    attempt = str(request.login), context.identity.address
+    services.sign_ins.require(*attempt)
+    manager = await services.sessions.find_manager(attempt[0])
+    stored = manager.password_hash if manager else None
+    matches = await services.passwords.matches(request.password, stored, partial(services.sign_ins.require, *attempt))
+    session = await services.sessions.open(manager.id) if manager and matches and not manager.disabled else None
+    if manager is None or session is None:
+        services.sign_ins.failed(*attempt)
+        raise CommandError(ErrorCode.UNAUTHORIZED, "login or password is wrong")
+    services.sign_ins.succeeded(*attempt)
     context.identity.open(session)
     return LoginReply(
         token=services.tokens.sign(session),
@@ -49,7 +53,3 @@ async def login(context: Context, request: Login) -> LoginReply:
         type=manager.type,
         brands=manager.brands,
     )
-
-
-def _refused() -> CommandError:
-    return CommandError(ErrorCode.UNAUTHORIZED, "login or password is wrong")
