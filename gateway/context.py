@@ -8,6 +8,7 @@ from gateway.access import Access
 from gateway.calendar_store.event_filter import EventReader
 from gateway.calendar_store.idempotency import Idempotency, WriteKey
 from gateway.calendar_store.store import CalendarStore
+from gateway.command_rate import CommandRate
 from gateway.errors import CommandError, ErrorCode
 from gateway.passwords import Passwords
 from gateway.sessions import Identity, Sessions
@@ -24,6 +25,7 @@ class Services(NamedTuple):
     sessions: Sessions
     passwords: Passwords
     sign_ins: SignInThrottle
+    command_rate: CommandRate
     calendar: CalendarStore
     event_reader: EventReader
     idempotency: Idempotency

@@ -148,11 +148,12 @@ class Dispatch:
         if session is None:
             await self._note_proof(frame, identity)
             return await self._handle(command, frame, fault, Context(self._services, identity, None))
-        for _ in range(DECISIONS_MAX):
+        for decision in range(DECISIONS_MAX):
             access = await self._services.sessions.access_of(session)
             identity.proved = True
             try:
-                return await self._handle_confirmed(command, frame, fault, Context(self._services, identity, access))
+                context = Context(self._services, identity, access)
+                return await self._handle_confirmed(command, frame, fault, context, counted=decision > 0)
             except StaleAccessError:
                 continue
         raise _changing()
@@ -165,16 +166,21 @@ class Dispatch:
                 identity.proved = True
 
     async def _handle_confirmed(
-        self, command: Command, frame: Frame, fault: CommandError | None, context: Context
+        self, command: Command, frame: Frame, fault: CommandError | None, context: Context, *, counted: bool
     ) -> bytes | Streamed:
-        """A refusal is given only to a session that is still live: its reason may have been found without the database."""
+        """A refusal is given only to a session that is still live: its reason may have been found without the database.
+
+        Except for one by its rate, which must cost next to nothing. `counted`: the rate has counted the command already.
+        """
         access = context.require_access()
         try:
             if command.needs == "calendar":
                 access.require_calendar()
+            if not counted:
+                self._services.command_rate.require(access.manager_id)
             return await self._handle(command, frame, fault, context)
         except CommandError as error:
-            if ERRORS[error.code].status < 500:
+            if ERRORS[error.code].status < 500 and error.code is not ErrorCode.TOO_FREQUENT:
                 await self._services.sessions.confirm(access)
             raise
 

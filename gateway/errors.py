@@ -128,7 +128,7 @@ CLOSE_CODES: dict[CloseCode, str] = {
     CloseCode.SERVICE_RESTART: "the gateway restarts: come back; what is unanswered was not executed",
     CloseCode.TOO_SLOW: "the client does not read, or does not finish a message it began; it may see 1006",
     CloseCode.UNREADABLE_FRAMES: "too many frames in a row without a readable `extID`",
-    CloseCode.CONNECTION_LIMIT: "no room for another connection: come back later",
+    CloseCode.CONNECTION_LIMIT: "no room for another connection, of this manager or address or at all: come back later",
     CloseCode.NO_PROOF: "no proof of identity within `GATEWAY_AUTHENTICATION_SECONDS`",
     CloseCode.SESSION_ENDED: "the session is expired or revoked, or the manager is disabled",
     CloseCode.PROOF_REFUSED: "the proof of identity in the upgrade request was refused",

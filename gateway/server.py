@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -17,6 +18,7 @@ from gateway.calendar_store.event_filter import EventReader
 from gateway.calendar_store.idempotency import Idempotency
 from gateway.calendar_store.store import CalendarStore
 from gateway.capture import Capture, capturing
+from gateway.command_rate import CommandRate
 from gateway.connection import Connection, close
 from gateway.context import Services
 from gateway.database import Database, Statement, connect_arguments, open_database
@@ -25,6 +27,7 @@ from gateway.errors import CloseCode, CommandError, StartupError
 from gateway.handshake import Pages, hops_of, select_subprotocol
 from gateway.log import CommandLog, Logger
 from gateway.passwords import Passwords
+from gateway.seats import Seats
 from gateway.session_watch import SessionWatch
 from gateway.sessions import Identity, Sessions
 from gateway.settings import Settings
@@ -56,6 +59,7 @@ class Gateway:
         self._dispatch = Dispatch(services, CommandLog(logger, settings))
         self._pages = Pages(self._ready)
         self._addresses = Addresses(settings.trusted_proxies)
+        self._seats = Seats(settings)
         self._connections: set[Connection] = set()
         self._session_watch = SessionWatch(self._connections, services.sessions, logger)
         self._empty = asyncio.Event()
@@ -129,17 +133,19 @@ class Gateway:
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, WatchedSocket)
-        if len(self._connections) >= self._settings.connections_max:
+        identity = Identity(self._addresses.client(*hops_of(socket)))
+        if len(self._connections) >= self._settings.connections_max or not self._seats.enter(identity.address):
             await close(socket, CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
             return
         record = self._capture.of_connection() if self._capture else None
-        identity = Identity(self._addresses.client(*hops_of(socket)))
         connection = Connection(socket, self._dispatch, self._settings, self._tasks.create_task, identity, record)
+        identity.changed = partial(self._seats.change_manager, connection)
         self._connections.add(connection)
         self._empty.clear()
         try:
             await connection.run()
         finally:
+            self._seats.leave(connection)
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
@@ -217,6 +223,7 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 session_store,
                 passwords,
                 SignInThrottle(settings),
+                CommandRate(settings),
                 calendar,
                 EventReader(db, session_store),
                 keys,

@@ -11,7 +11,7 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
@@ -76,13 +76,14 @@ class Identity:
     """Whose connection it is. MngLogin, MngLogout and proofs change `session`; each command reads it as it is read.
 
     `proved` is set by any valid proof, also by a `__token` that makes no session of the socket's. `address` is what the
-    client counts as where clients are counted.
+    client counts as where clients are counted; `changed` is called when the session has become another, or nobody's.
     """
 
-    __slots__ = ("address", "proved", "session")
+    __slots__ = ("address", "changed", "proved", "session")
 
     def __init__(self, address: str = "") -> None:
         self.address = address
+        self.changed: Callable[[], None] = lambda: None
         self.session: Session | None = None
         self.proved = False
 
@@ -90,11 +91,13 @@ class Identity:
         """Makes the session the socket's."""
         self.session = session
         self.proved = True
+        self.changed()
 
     def close(self) -> None:
         """The socket is nobody's again; its time to prove itself starts anew."""
         self.session = None
         self.proved = False
+        self.changed()
 
 
 class Manager(Struct, frozen=True):

@@ -89,6 +89,39 @@ class Settings(Struct, frozen=True, kw_only=True):
     connections_max: Annotated[
         int, _meta("most sockets of this process (close 4002); some 20 KiB each", ge=1, le=1_000_000)
     ] = 20_000
+    manager_connections_max: Annotated[
+        int,
+        _meta(
+            "most sockets of one manager in this process (close 4002); a client gone wrong leaves a quarter to the others, and "
+            "a load test has 10,000 of one; 0: no limit",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 15_000
+    address_connections_max: Annotated[
+        int,
+        _meta(
+            "most sockets of one address in this process (close 4002); an office, or a proxy that is not trusted, is one; "
+            "0: no limit",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 15_000
+    manager_commands_per_second_max: Annotated[
+        float,
+        _meta(
+            "commands a second of one manager in this process, then TOO_FREQUENT; 0: no limit, as no number fits both a "
+            "person and a program",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 0.0
+    manager_commands_burst_max: Annotated[
+        int,
+        _meta(
+            "commands of one manager at once before that rate acts; a client that starts sends some dozens", ge=1, le=1_000_000
+        ),
+    ] = 100
     in_flight_max: Annotated[
         int, _meta("most commands of one socket at once; past it the socket is not read", ge=1, le=10_000)
     ] = 64

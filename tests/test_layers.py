@@ -30,11 +30,12 @@ LAYERS = {
         "addresses",
         "rate",
         "sign_in_throttle",
+        "command_rate",
     ),
     2: ("access", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),
     4: ("dispatch",),
-    5: ("watched_socket", "handshake", "outbox", "connection", "sweeper", "session_watch"),
+    5: ("watched_socket", "handshake", "outbox", "connection", "sweeper", "session_watch", "seats"),
     6: ("server", "backend", "harness"),
     7: ("cli", "__main__", "docs"),
 }

@@ -24,12 +24,19 @@ class Limits(Struct, frozen=True):
     body_bytes_max: int
     body_nesting_max: int
     participants_max: int
+    manager_connections_max: int
+    address_connections_max: int
+    manager_commands_per_second_max: float
+    manager_commands_burst_max: int
     in_flight_max: int
     unreadable_frames_max: int
     authentication_seconds: float
     message_seconds: float
     outbox_bytes_max: int
     outbox_stall_seconds: float
+    sign_in_failures_max: int
+    sign_in_address_failures_max: int
+    sign_in_forget_seconds: float
 
 
 class HealthCheckReply(Struct, frozen=True):
