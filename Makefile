@@ -35,7 +35,7 @@ fmt: $(STAMP)  ## format, and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP)  ## write docs/protocol.md and docs/settings.md from the code and a live conversation
+docs: $(STAMP)  ## write docs/protocol.md, settings.md and metrics.md from the code and a live conversation
 	$(BIN)/python -m pytest -q tests/test_docs.py --write-docs
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade

@@ -22,6 +22,7 @@ from msgspec import Raw, Struct, field
 from gateway import wire
 from gateway.errors import StartupError
 from gateway.log import Logger
+from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.tokens import InvalidTokenError, Session, Tokens
 from gateway.wire import Frame, Streamed
@@ -104,10 +105,11 @@ _decode_added = msgspec.json.Decoder(_Added).decode
 class Capture:
     """Takes frames with their replies from the event loop and writes them in a thread; what does not fit is dropped."""
 
-    def __init__(self, settings: Settings, file: IO[bytes], logger: Logger) -> None:
+    def __init__(self, settings: Settings, file: IO[bytes], logger: Logger, metrics: Metrics) -> None:
         self.lines = self.dropped = 0
         self._file = file
         self._logger = logger
+        self._dropped_total = metrics.capture_dropped
         self._tokens = Tokens(settings)
         self._buffer_bytes_max = settings.capture_buffer_bytes_max
         self._file_bytes_max = settings.capture_file_bytes_max
@@ -159,7 +161,11 @@ class Capture:
     def _drop(self) -> None:
         if self.dropped == 0:
             self._logger.warning("capture drops frames", reason="behind" if self._writes else "file full or failed")
-        self.dropped += 1
+        self._count_dropped(1)
+
+    def _count_dropped(self, frames: int) -> None:
+        self.dropped += frames
+        self._dropped_total.inc(frames)
 
     def _run(self) -> None:
         while not self._stopping.wait(IDLE_SECONDS):
@@ -172,7 +178,7 @@ class Capture:
             try:
                 self._write(b"".join(self._encoded(entry) for entry in entries), len(entries))
             except Exception as error:  # the disk, or a frame that cannot be written: neither may end a gateway
-                self.dropped += len(entries)
+                self._count_dropped(len(entries))
                 self._writes = not isinstance(error, OSError)
                 self._logger.warning("capture failed", cause=type(error).__name__)
             self._passed_bytes += sum(entry.size for entry in entries)
@@ -180,7 +186,7 @@ class Capture:
     def _write(self, text: bytes, lines: int) -> None:
         if not self._writes or self._file.tell() + len(text) > self._file_bytes_max:
             self._writes = False
-            self.dropped += lines
+            self._count_dropped(lines)
             return
         self._file.write(text)
         self._file.flush()
@@ -221,7 +227,7 @@ def _clean_member(key: str, item: Any, *, text: bool) -> Any:
 
 
 @contextmanager
-def capturing(settings: Settings, logger: Logger) -> Iterator[Capture | None]:
+def capturing(settings: Settings, logger: Logger, metrics: Metrics) -> Iterator[Capture | None]:
     """Records into a new file of GATEWAY_CAPTURE_DIR until left; None when that is not set. Raises StartupError."""
     if not settings.capture_dir:
         yield None
@@ -235,7 +241,7 @@ def capturing(settings: Settings, logger: Logger) -> Iterator[Capture | None]:
             f"Cannot record into {path} ({error.strerror}): set GATEWAY_CAPTURE_DIR to another folder."
         ) from None
     with file:
-        capture = Capture(settings, file, logger)
+        capture = Capture(settings, file, logger, metrics)
         capture.start()
         logger.info("capture", file=str(path))
         try:

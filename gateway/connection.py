@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import OPEN
 
 from gateway import wire
 from gateway.capture import Record
@@ -32,6 +33,8 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 async def close(socket: WatchedSocket, code: CloseCode, reason: str) -> None:
     """Closes; a client that does not take part in time is cut off."""
+    if socket.state is OPEN:
+        socket.closed_with = code
     try:
         async with asyncio.timeout(CUT_SECONDS if code is CloseCode.TOO_SLOW else CLOSE_SECONDS):
             await socket.close(code, reason)
@@ -83,6 +86,11 @@ class Connection:
                 await self._read(commands)
         finally:
             self._settled.set()  # a cancelled command may never have begun, and counts itself off no more
+
+    @property
+    def unanswered(self) -> int:
+        """Commands read and not yet answered."""
+        return self._unanswered
 
     def end(self, code: CloseCode, reason: str) -> None:
         """Stops reading, lets commands in flight be answered, then closes. Only the first call counts."""

@@ -10,6 +10,7 @@ from gateway.calendar_store.idempotency import Idempotency, WriteKey
 from gateway.calendar_store.store import CalendarStore
 from gateway.command_rate import CommandRate
 from gateway.errors import CommandError, ErrorCode
+from gateway.metrics import Metrics
 from gateway.passwords import Passwords
 from gateway.sessions import Identity, Sessions
 from gateway.settings import Settings
@@ -29,6 +30,7 @@ class Services(NamedTuple):
     calendar: CalendarStore
     event_reader: EventReader
     idempotency: Idempotency
+    metrics: Metrics
 
 
 class Context(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from gateway.errors import CommandError, ErrorCode, Outcome, StartupError
+from gateway.metrics import Metrics
 from gateway.settings import Settings
 
 RETRY_AFTER_MS = 1000
@@ -37,12 +39,16 @@ class Statement(NamedTuple):
 class Database:
     """Runs statements, each on a pooled connection. Raises CommandError with the outcome that the contract defines."""
 
-    def __init__(self, pool: asyncpg.Pool[Row], streams: asyncpg.Pool[Row], settings: Settings) -> None:
+    def __init__(self, pool: asyncpg.Pool[Row], streams: asyncpg.Pool[Row], settings: Settings, metrics: Metrics) -> None:
         self._pool = pool
         self._streams = streams
         self._idle: list[Any] = []
         self._acquiring = 0
         self._acquire_seconds = settings.db_acquire_seconds
+        self._observe_wait = metrics.db_waits.of("commands")
+        self._observe_stream_wait = metrics.db_waits.of("streams")
+        metrics.db_connections.set_function(pool.get_size)
+        metrics.db_connections_max.set(settings.db_connections_max)
 
     async def fetch(self, statement: Statement, *args: object) -> list[Row]:
         """All rows of the statement.
@@ -96,9 +102,11 @@ class Database:
         while self._idle and pool is self._pool:
             db = self._idle.pop()
             if not db.is_closed():
+                self._observe_wait(0.0)
                 return db
             await self._release(pool, db)
         self._acquiring += 1
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(self._acquire_seconds):
                 return await pool.acquire()
@@ -108,6 +116,7 @@ class Database:
             raise _no_service("the database cannot be reached") from error
         finally:
             self._acquiring -= 1
+            (self._observe_wait if pool is self._pool else self._observe_stream_wait)(time.perf_counter() - began)
 
     async def _release(self, pool: asyncpg.Pool[Row], db: Any) -> None:
         """A connection that cannot be given back has been terminated; the answer to the command stands as it is."""
@@ -121,7 +130,9 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, dsn: str, warm: Sequence[Statement] = ()) -> AsyncIterator[Database]:
+async def open_database(
+    settings: Settings, dsn: str, metrics: Metrics, warm: Sequence[Statement] = ()
+) -> AsyncIterator[Database]:
     """A pool on `dsn` with `warm` prepared on every connection. Raises StartupError when PostgreSQL cannot be reached."""
 
     async def prepare(db: Any) -> None:
@@ -138,7 +149,7 @@ async def open_database(settings: Settings, dsn: str, warm: Sequence[Statement] 
     try:
         pools.append(await _open_pool(arguments, 1, settings.db_connections_max, prepare))
         pools.append(await _open_pool(for_streams, 0, settings.streams_max, None))
-        database = Database(pools[0], pools[1], settings)
+        database = Database(pools[0], pools[1], settings, metrics)
         try:
             yield database
         finally:

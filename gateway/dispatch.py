@@ -28,6 +28,8 @@ from gateway.wire import Authorization, BadFrameError, Frame, Streamed
 
 DECISIONS_MAX = 5
 """Times a command is decided anew because managers or sessions changed meanwhile, before it is answered with 503."""
+UNKNOWN, UNREADABLE = "unknown", "unreadable"
+"""Counted as the command of frames whose command does not exist, and of messages that are no frame: clients make up names."""
 
 
 class Refusal(NamedTuple):
@@ -59,6 +61,8 @@ class Dispatch:
     def __init__(self, services: Services, log: CommandLog) -> None:
         self._services = services
         self._log = log
+        self._metrics = services.metrics
+        self._count_success = {name: services.metrics.commands.of(name, "200") for name in COMMANDS}
         self.draining = False
 
     def read(self, message: str, identity: Identity) -> Pending | Authorization | Refusal:
@@ -69,6 +73,7 @@ class Dispatch:
         except BadFrameError as bad:
             ext_id = None if bad.ext_id == b"null" else bad.ext_id.decode()
             self._log_failure("", ext_id, None, started, bad.error)
+            self._count_failure(UNREADABLE, started, bad.error)
             return Refusal(wire.failure(bad.ext_id, bad.error), unreadable=ext_id is None)
         if isinstance(found, Authorization):
             return found
@@ -92,11 +97,12 @@ class Dispatch:
         except Exception as raised:  # the one place where a bug becomes a reply
             error = self._internal(frame, manager_id, pending.started, raised)
         else:
-            ended = partial(self._log_success, frame, manager_id, pending.started)
+            ended = partial(self._end_success, frame, manager_id, pending.started)
             if isinstance(data, Streamed):
                 return Reply(data.answering(ext_id, ended))
             ended(None)
             return Reply(wire.success(ext_id, data))
+        self._count_failure(frame.command if frame.command in COMMANDS else UNKNOWN, pending.started, error)
         ends = error.code is ErrorCode.UNAUTHORIZED and session is not None and session is identity.session
         return Reply(wire.failure(ext_id, error), ends_session=ends)
 
@@ -105,20 +111,28 @@ class Dispatch:
 
         Raises CommandError when the database cannot say whether the session is live.
         """
+        session = await self._proved(token, identity)
+        if session is None:
+            self._metrics.sign_in_failures.labels("token").inc()
+            return False
+        identity.open(session)
+        return True
+
+    async def _proved(self, token: str, identity: Identity) -> Session | None:
+        """The session that a proof is of, if it is live and of the socket's manager."""
         try:
             session = self._services.tokens.session_of(token)
         except InvalidTokenError:
-            return False
+            return None
         if identity.session is not None and identity.session.manager_id != session.manager_id:
-            return False
+            return None
         try:
             await self._fresh_access(session)
         except CommandError as error:
             if error.code is ErrorCode.UNAUTHORIZED:
-                return False
+                return None
             raise
-        identity.open(session)
-        return True
+        return session
 
     def _command_of(self, frame: Frame) -> Command:
         if self.draining:
@@ -218,11 +232,13 @@ class Dispatch:
             return access
         raise _changing()
 
-    def _log_success(self, frame: Frame, manager_id: int | None, started: float, cut_off_by: Exception | None) -> None:
+    def _end_success(self, frame: Frame, manager_id: int | None, started: float, cut_off_by: Exception | None) -> None:
         """A reply in pieces may fail after its first: the client then sees its connection end."""
+        self._count_success[frame.command](time.perf_counter() - started)
         if cut_off_by is None:
             self._log.success(frame.command, frame.ext_id, manager_id, started)
         else:
+            self._metrics.cut_off.inc()
             self._log.failure(
                 frame.command, frame.ext_id, manager_id, started, error="CUT_OFF", status=200, **place_of(cut_off_by)
             )
@@ -242,6 +258,9 @@ class Dispatch:
             outcome=error.outcome,
             **what,
         )
+
+    def _count_failure(self, command: str, started: float, error: CommandError) -> None:
+        self._metrics.commands.of(command, str(ERRORS[error.code].status))(time.perf_counter() - started)
 
     def _internal(self, frame: Frame, manager_id: int | None, started: float, raised: Exception) -> CommandError:
         """What PostgreSQL refused was not executed; of any other bug nobody knows how far it came."""

@@ -1,4 +1,4 @@
-"""Writes docs/protocol.md and docs/settings.md from the code's own Structs and tables. `make docs` calls it."""
+"""Writes docs/protocol.md, settings.md and metrics.md from the code's own Structs and tables. `make docs` calls it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from gateway.commands.table import COMMANDS, Command
 from gateway.errors import CLOSE_CODES, ERRORS
 from gateway.event import Event, Participant
 from gateway.handshake import PATHS, SUBPROTOCOL
+from gateway.metrics import COMMANDS as COMMAND_BOUNDS
+from gateway.metrics import SECONDS, Metrics
 from gateway.settings import Settings
 from gateway.wire import EXT_ID_CHARS_MAX, Frame
 
@@ -100,6 +102,24 @@ MESSAGES = """\
 """
 
 
+METRICS_INTRODUCTION = f"""\
+# Metrics
+
+`GET /metrics` on `GATEWAY_METRICS_HOST` and `GATEWAY_METRICS_PORT`, in the Prometheus or the OpenMetrics format. No sign-in guards
+it, and it holds no data of clients: no label takes a value that a client makes up.
+
+Times are in buckets up to
+{", ".join(f"{bound:g}" for bound in SECONDS)} seconds,
+commands up to {", ".join(map(str, COMMAND_BOUNDS))}.
+
+"""
+LIBRARY_METRICS = """
+
+Of the process, by prometheus-client (`process_*` on Linux alone):
+
+"""
+
+
 def protocol_page(exchanges: Mapping[str, Sequence[Exchange]]) -> str:
     """docs/protocol.md, with an exchange or more for each command."""
     kinds = ", ".join(f"{kind.name} {kind.value}" for kind in sorted(CALENDAR_TYPES))
@@ -133,6 +153,26 @@ def settings_page() -> str:
         + _table(("variable", "default", "unit", "right", "meaning and reason"), rows)
         + "\n\nRead by `gateway send` alone:\n\n"
         + _table(("variable", "meaning"), client)
+        + "\n"
+    )
+
+
+def metrics_page() -> str:
+    """docs/metrics.md. The library's own metrics are those that nobody here has described."""
+    metrics = Metrics()
+    described = [(f"`{m.name}`", m.kind, ", ".join(f"`{label}`" for label in m.labels), m.meaning) for m in metrics.described]
+    ours = {name.removesuffix("_total") for name in (m.name for m in metrics.described)}
+    others = [family for family in metrics.registry.collect() if family.name not in ours]
+    library = [
+        (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, family.documentation)
+        for family in others
+    ]
+    return (
+        GENERATED
+        + METRICS_INTRODUCTION
+        + _table(("name", "type", "labels", "meaning"), described)
+        + LIBRARY_METRICS
+        + _table(("name", "type", "meaning"), library)
         + "\n"
     )
 

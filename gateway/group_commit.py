@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import asyncpg
 
 from gateway.errors import CommandError, ErrorCode, Outcome
+from gateway.metrics import Observe
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,15 +26,20 @@ class GroupCommit(Generic[Item, Result]):
     takes all that wait, up to `share_max`: there is no timer. When PostgreSQL refuses a shared statement, its items are
     run one by one in the same order, so that only the guilty one gets an error. When the answer was lost nothing is sent
     again: every item of the statement gets that error, with its outcome. A caller that is cancelled takes no other item
-    along.
+    along. `observe_size` is told how many items go together; when they are then run one by one it is not told again.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], share_max: int, deadline_seconds: float
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        share_max: int,
+        deadline_seconds: float,
+        observe_size: Observe,
     ) -> None:
         self._run = run
         self._share_max = share_max
         self._deadline_seconds = deadline_seconds
+        self._observe_size = observe_size
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
 
@@ -46,6 +52,7 @@ class GroupCommit(Generic[Item, Result]):
         if not self._idle or self._waiting:
             return await self.queue(item)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._observe_size(1)
         writer = self._idle.pop()  # it sleeps on, while the caller does its work: two turns of the event loop less
         try:
             await self._answer([(item, answer)])
@@ -74,6 +81,7 @@ class GroupCommit(Generic[Item, Result]):
                 self._idle.append(wake)
                 await wake
             count = min(len(self._waiting), self._share_max)
+            self._observe_size(count)
             await self._answer([self._waiting.popleft() for _ in range(count)])
 
     async def _answer(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:

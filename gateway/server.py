@@ -26,6 +26,8 @@ from gateway.dispatch import Dispatch
 from gateway.errors import CloseCode, CommandError, StartupError
 from gateway.handshake import Pages, hops_of, select_subprotocol
 from gateway.log import CommandLog, Logger
+from gateway.metrics import Metrics
+from gateway.metrics_page import exposed
 from gateway.passwords import Passwords
 from gateway.seats import Seats
 from gateway.session_watch import SessionWatch
@@ -54,6 +56,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._logger = logger
+        self._metrics = services.metrics
         self._db = db
         self._capture = capture
         self._dispatch = Dispatch(services, CommandLog(logger, settings))
@@ -65,6 +68,7 @@ class Gateway:
         self._empty = asyncio.Event()
         self._empty.set()
         self._readiness: tuple[float, str | None] = (-READY_CACHE_SECONDS, None)
+        self._describe_connections()
         self._tasks: asyncio.TaskGroup
         self._server: Server
 
@@ -133,6 +137,12 @@ class Gateway:
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, WatchedSocket)
+        try:
+            await self._serve_within_limits(socket)
+        finally:
+            self._metrics.closes.labels(*socket.ending()).inc()
+
+    async def _serve_within_limits(self, socket: WatchedSocket) -> None:
         identity = Identity(self._addresses.client(*hops_of(socket)))
         if len(self._connections) >= self._settings.connections_max or not self._seats.enter(identity.address):
             await close(socket, CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
@@ -149,6 +159,12 @@ class Gateway:
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
+
+    def _describe_connections(self) -> None:
+        """Commands in flight are added up at a scrape: counting them would cost each command."""
+        self._metrics.connections.set_function(lambda: len(self._connections))
+        self._metrics.connections_max.set(self._settings.connections_max)
+        self._metrics.in_flight.set_function(lambda: sum(connection.unanswered for connection in self._connections))
 
     async def _ready(self) -> str | None:
         """What keeps the gateway from serving commands, or None."""
@@ -211,12 +227,12 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
         await schema.check(db_connection)
     finally:
         await db_connection.close()
-    passwords = Passwords(settings)
+    passwords, metrics = Passwords(settings), Metrics()
     try:
-        async with open_database(settings, dsn, STATEMENTS) as db:
+        async with open_database(settings, dsn, metrics, STATEMENTS) as db, exposed(metrics, settings, logger):
             session_store = Sessions(db, settings.session_seconds)
             keys = Idempotency(db, settings)
-            calendar = CalendarStore(db, session_store, keys, settings)
+            calendar = CalendarStore(db, session_store, keys, settings, metrics)
             services = Services(
                 settings,
                 Tokens(settings),
@@ -227,10 +243,12 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 calendar,
                 EventReader(db, session_store),
                 keys,
+                metrics,
             )
-            with capturing(settings, logger) as capture:
+            with capturing(settings, logger, metrics) as capture:
                 gateway = Gateway(settings, services, db, logger, capture)
-                async with owned([*calendar.writers(), keys.prune_forever()]), gateway.serving():
+                loops = (*calendar.writers(), keys.prune_forever(), metrics.watch_loop())
+                async with owned(loops), gateway.serving():
                     yield gateway
     finally:
         passwords.close()

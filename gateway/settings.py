@@ -21,6 +21,8 @@ from gateway.errors import StartupError
 
 PREFIX = "GATEWAY_"
 MASK = "********"
+METRICS_OFF = "off"
+"""As GATEWAY_METRICS_HOST; an empty variable is one that was not given."""
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 """As browsers write it; what they never send could only be a mistake."""
 
@@ -192,6 +194,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         int, _meta("largest recording; some 20 million commands", ge=65_536, le=1_099_511_627_776)
     ] = 10_737_418_240
 
+    metrics_host: Annotated[
+        str,
+        _meta(
+            "address that Prometheus reads /metrics on, without a sign-in; the default is reachable from this machine only, "
+            f"`{METRICS_OFF}` serves none",
+            min_length=1,
+        ),
+    ] = "127.0.0.1"
+    metrics_port: Annotated[int, _meta("TCP port of /metrics; 0 takes a free one, which the log names", ge=0, le=65535)] = 9464
+
     password_workers: Annotated[int, _meta("threads that hash passwords, some 50 ms and 64 MiB each", ge=1, le=64)] = 2
     password_queue_max: Annotated[
         int, _meta("sign-ins waiting for such a thread, then NO_SERVICE; 40 wait a second", ge=1, le=10_000)
@@ -330,6 +342,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         low, high = getattr(settings, smaller), getattr(settings, larger)
         if low >= high:
             yield f"{PREFIX}{smaller.upper()} is {low}: it must be below {PREFIX}{larger.upper()}, which is {high}"
+    if settings.metrics_port == settings.port != 0 and settings.metrics_host == settings.host:
+        yield f"{PREFIX}METRICS_PORT is {settings.metrics_port}: it must be another than {PREFIX}PORT"
     for origin in settings.origins:
         if not _ORIGIN.fullmatch(origin):
             yield f"{PREFIX}ORIGINS has {origin!r}: an origin is like https://crm.example.com, in lower case and with no path"

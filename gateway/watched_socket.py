@@ -10,14 +10,21 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import OPEN, SEND_EOF
 
+from gateway.errors import CloseCode
+
 KERNEL_SEND_BYTES = 65_536
 """Replies that the kernel takes over for a client that does not read; left to itself it takes megabytes."""
+NORMAL, NO_STATUS, NO_CLOSE = 1000, 1005, 1006
+"""A client that is done; one that gives no code; no close from either side."""
+COUNTED_CODES = frozenset((*CloseCode, NORMAL, NO_STATUS, NO_CLOSE))
+"""A client may close with any of 2,000 codes, and each counted would be a series of its own."""
 
 
 class WatchedSocket(ServerConnection):
     """Times are of the event loop's clock, in seconds.
 
     `heard_at`: when the last byte came. `written_bytes`: all that was handed to the transport, control frames included.
+    `closed_with`: the code that the gateway chose to close with, also when the client never took it.
     `begun_at`: since when a message is incomplete, or None. A chunk that ends within
     the header of a frame, right behind a complete one, goes unnoticed until the next byte: the pong limit covers it.
     """
@@ -26,6 +33,7 @@ class WatchedSocket(ServerConnection):
         super().__init__(*args, **kwargs)
         self.heard_at = self.loop.time()
         self.begun_at: float | None = None
+        self.closed_with: CloseCode | None = None
         self.written_bytes = 0
         self._frames = 0
         self._messages = 0
@@ -71,6 +79,19 @@ class WatchedSocket(ServerConnection):
         if isinstance(event, Frame) and event.fin and event.opcode in DATA_OPCODES:
             self._messages += 1
         super().process_event(event)
+
+    def ending(self) -> tuple[str, str]:
+        """How the socket ended, for the metrics: the close code, or `other`, and by whom: `gateway`, `client`, `nobody`."""
+        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
+        if self.closed_with is not None:
+            code, by = int(self.closed_with), "gateway"
+        elif received is not None and (sent is None or self.protocol.close_rcvd_then_sent):
+            code, by = received.code, "client"
+        elif sent is not None:  # by the library
+            code, by = sent.code, "gateway"
+        else:
+            code, by = NO_CLOSE, "nobody"
+        return (str(int(code)) if code in COUNTED_CODES else "other"), by
 
     def stand_still(self) -> None:
         """Starts the timers anew: the gateway itself did not read, so the client cannot be blamed for silence."""

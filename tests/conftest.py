@@ -36,8 +36,9 @@ _number = itertools.count(1)
 
 
 def settings_for_tests(**changes: Any) -> Settings:
-    """Settings of a gateway under test: a free port, every success logged."""
-    return Settings(**{"port": 0, "token_secret": SECRET, "log_success_ratio": 1.0, "log_format": "json", **changes})
+    """Settings of a gateway under test: a free port, every success logged, no metrics (tests/scrape.py shows them)."""
+    given = {"port": 0, "metrics_host": "off", "token_secret": SECRET, "log_success_ratio": 1.0, "log_format": "json"}
+    return Settings(**{**given, **changes})
 
 
 @pytest.fixture(scope="session")

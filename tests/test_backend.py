@@ -31,7 +31,7 @@ class Served:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-        self.environment = {**kept, "GATEWAY_DATA_DIR": str(data_dir), "GATEWAY_PORT": "0"}
+        self.environment = {**kept, "GATEWAY_DATA_DIR": str(data_dir), "GATEWAY_PORT": "0", "GATEWAY_METRICS_PORT": "0"}
         self.start()
 
     def start(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.commands.table import COMMANDS
-from gateway.docs import Exchange, protocol_page, settings_page
+from gateway.docs import Exchange, metrics_page, protocol_page, settings_page
 from gateway.errors import CLOSE_CODES, ERRORS, CloseCode, ErrorCode
 from gateway.settings import HINTS, PREFIX
 
@@ -90,6 +90,11 @@ async def test_protocol_page_is_what_the_code_says(gateway, connect, compare):
 def test_settings_page_is_what_the_code_says(compare):
     """docs/settings.md equals what the settings give."""
     compare("settings.md", settings_page())
+
+
+def test_metrics_page_is_what_the_code_says(compare):
+    """docs/metrics.md equals what the registry gives."""
+    compare("metrics.md", metrics_page())
 
 
 def test_pages_name_every_command_error_close_code_and_setting():

@@ -11,7 +11,7 @@ import gateway
 ROOT = Path(gateway.__file__).parent
 
 LAYERS = {
-    0: ("errors", "settings", "log", "__init__"),
+    0: ("errors", "settings", "log", "metrics", "__init__"),
     1: (
         "database",
         "group_commit",
@@ -35,7 +35,7 @@ LAYERS = {
     2: ("access", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),
     4: ("dispatch",),
-    5: ("watched_socket", "handshake", "outbox", "connection", "sweeper", "session_watch", "seats"),
+    5: ("watched_socket", "handshake", "metrics_page", "outbox", "connection", "sweeper", "session_watch", "seats"),
     6: ("server", "backend", "harness"),
     7: ("cli", "__main__", "docs"),
 }

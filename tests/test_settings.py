@@ -199,11 +199,11 @@ def test_variables_that_are_no_settings_are_told_with_the_nearest_name() -> None
 
 
 def test_settings_all_have_a_reason_and_a_unit_in_their_name() -> None:
-    """Every setting says what it is for; every number's name ends in its unit, but for the two that count themselves."""
+    """Every setting says what it is for; every number's name ends in its unit, but for the three that count themselves."""
     told = {entry.variable: entry for entry in entries(Settings(), {})}
     assert [] == [name for name, entry in told.items() if len(entry.meaning.split()) < 4]
     numbers = [field.name for field in msgspec.structs.fields(Settings) if isinstance(field.default, int | float)]
-    assert ["port", "password_workers"] == [name for name in numbers if not unit(name)]
+    assert ["port", "metrics_port", "password_workers"] == [name for name in numbers if not unit(name)]
     assert ["seconds", "bytes", "characters", "ratio", "count"] == [
         unit(name) for name in ("ping_seconds", "frame_bytes_max", "title_chars_max", "log_success_ratio", "in_flight_max")
     ]

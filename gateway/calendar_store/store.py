@@ -23,6 +23,7 @@ from gateway.database import Database, Row, Statement
 from gateway.errors import CommandError, ErrorCode, Outcome
 from gateway.event import DeleteReply, Event, EventReply
 from gateway.group_commit import GroupCommit
+from gateway.metrics import Metrics
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.turns import Turns
@@ -49,7 +50,9 @@ class CalendarStore:
     A write with a key whose write is committed already raises KeyTakenError, having done nothing.
     """
 
-    def __init__(self, db: Database, sessions: Sessions, idempotency: Idempotency, settings: Settings) -> None:
+    def __init__(
+        self, db: Database, sessions: Sessions, idempotency: Idempotency, settings: Settings, metrics: Metrics
+    ) -> None:
         self._db = db
         self._sessions = sessions
         self._idempotency = idempotency
@@ -57,12 +60,12 @@ class CalendarStore:
         self._own_key_wait = f"{round(settings.db_lock_seconds * 1000)}ms"
         self._ids: deque[int] = deque()
         self._turns: Turns[int, None] = Turns(settings.db_acquire_seconds, _too_many_changes)
-        shared = settings.commands_per_commit_max, settings.db_command_seconds
-        self._gets: GroupCommit[tuple[Access, int], Raw | None] = GroupCommit(self._get_events, *shared)
-        self._adds: GroupCommit[Write, bool] = GroupCommit(self._add_events, *shared)
-        self._changes: GroupCommit[Write, Raw | None] = GroupCommit(self._change_events, *shared)
-        self._deletes: GroupCommit[Write, bool] = GroupCommit(self._delete_events, *shared)
-        self._keeps: GroupCommit[Write, bool] = GroupCommit(self._keep_keys, *shared)
+        shared, sizes = (settings.commands_per_commit_max, settings.db_command_seconds), metrics.batch_sizes
+        self._gets: GroupCommit[tuple[Access, int], Raw | None] = GroupCommit(self._get_events, *shared, sizes.of("get"))
+        self._adds: GroupCommit[Write, bool] = GroupCommit(self._add_events, *shared, sizes.of("add"))
+        self._changes: GroupCommit[Write, Raw | None] = GroupCommit(self._change_events, *shared, sizes.of("change"))
+        self._deletes: GroupCommit[Write, bool] = GroupCommit(self._delete_events, *shared, sizes.of("delete"))
+        self._keeps: GroupCommit[Write, bool] = GroupCommit(self._keep_keys, *shared, sizes.of("keep_key"))
 
     def writers(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that read and write; whoever owns the store runs them."""

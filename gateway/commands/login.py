@@ -43,6 +43,7 @@ async def login(context: Context, request: Login) -> LoginReply:
     session = await services.sessions.open(manager.id) if manager and matches and not manager.disabled else None
     if manager is None or session is None:
         services.sign_ins.failed(*attempt)
+        services.metrics.sign_in_failures.labels("password").inc()
         raise CommandError(ErrorCode.UNAUTHORIZED, "login or password is wrong")
     services.sign_ins.succeeded(*attempt)
     context.identity.open(session)

@@ -72,7 +72,12 @@ class LoadClient:
 @contextmanager
 def gateway(dsn: str, core: set[int], name: str, **settings: object) -> Iterator[Served]:
     """`gateway serve` as shipped but for the settings given, its log in a file."""
-    environment = {"GATEWAY_PORT": "0", "GATEWAY_DATABASE_URL": dsn, "GATEWAY_TOKEN_SECRET": SECRET}
+    environment = {
+        "GATEWAY_PORT": "0",
+        "GATEWAY_METRICS_PORT": "0",
+        "GATEWAY_DATABASE_URL": dsn,
+        "GATEWAY_TOKEN_SECRET": SECRET,
+    }
     environment |= {f"GATEWAY_{setting.upper()}": str(value) for setting, value in settings.items()}
     with (
         (BENCH_DIR / f"{name}.log").open("wb") as log,

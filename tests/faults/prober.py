@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from tests.bench.load_client import Job, Result
+from tests.bench.load_job import Job, Result
 from tests.bench.processes import clean_environment
 from tests.process import ROOT
 
