@@ -78,6 +78,23 @@ AFTER DELETE ON session
 FOR EACH ROW WHEN (OLD.revoked_time = 0 AND OLD.expires_time > extract(epoch FROM now()))
 EXECUTE FUNCTION advance_access_epoch();
 
+-- A token of another issuer that was revoked before its end: MngLogout, `gateway revoke`. Such tokens have no session row.
+-- Only their names are here; rows are removed a day after the token's end.
+CREATE TABLE revoked_token (
+    issuer text NOT NULL,
+    jti text NOT NULL,
+    expires_time bigint NOT NULL,
+    revoked_time bigint NOT NULL DEFAULT extract(epoch FROM now()),
+    CONSTRAINT revoked_token_is_unique PRIMARY KEY (issuer, jti)
+);
+
+-- Serves: pruning.
+CREATE INDEX revoked_token_by_end ON revoked_token (expires_time);
+
+CREATE TRIGGER revoked_token_advances_access_epoch
+AFTER INSERT ON revoked_token
+FOR EACH STATEMENT EXECUTE FUNCTION advance_access_epoch();
+
 -- An event. Every event lives in one brand, which never changes. Times are seconds since 1970; 0 is none.
 --   ast_json   json, not jsonb, which would rewrite what a client sent
 --   version    1 on create, +1 on each change
@@ -183,4 +200,4 @@ CREATE INDEX long_participant_by_end ON calendar_participant (manager_id, end_ti
 CREATE STATISTICS event_length ON (end_time - start_time) FROM calendar_event;
 CREATE STATISTICS participant_length ON (end_time - start_time) FROM calendar_participant;
 
-INSERT INTO schema_version (version) VALUES (1), (2), (3);
+INSERT INTO schema_version (version) VALUES (1), (2), (3), (4);

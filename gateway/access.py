@@ -9,6 +9,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from gateway.errors import CommandError, ErrorCode, quoted
+from gateway.tokens import Session
 
 
 class SessionType(IntEnum):
@@ -37,7 +38,7 @@ class Access(Struct, frozen=True):
     `epoch` is the state of all managers and sessions that this was read at: a statement given another one does nothing.
     """
 
-    session_id: str
+    session: Session
     manager_id: int
     type: int
     brands: tuple[str, ...]

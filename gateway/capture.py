@@ -105,12 +105,12 @@ _decode_added = msgspec.json.Decoder(_Added).decode
 class Capture:
     """Takes frames with their replies from the event loop and writes them in a thread; what does not fit is dropped."""
 
-    def __init__(self, settings: Settings, file: IO[bytes], logger: Logger, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, tokens: Tokens, file: IO[bytes], logger: Logger, metrics: Metrics) -> None:
         self.lines = self.dropped = 0
         self._file = file
         self._logger = logger
         self._dropped_total = metrics.capture_dropped
-        self._tokens = Tokens(settings)
+        self._tokens = tokens
         self._buffer_bytes_max = settings.capture_buffer_bytes_max
         self._file_bytes_max = settings.capture_file_bytes_max
         self._redact_text = settings.capture_text == "redact"
@@ -227,7 +227,7 @@ def _clean_member(key: str, item: Any, *, text: bool) -> Any:
 
 
 @contextmanager
-def capturing(settings: Settings, logger: Logger, metrics: Metrics) -> Iterator[Capture | None]:
+def capturing(settings: Settings, tokens: Tokens, logger: Logger, metrics: Metrics) -> Iterator[Capture | None]:
     """Records into a new file of GATEWAY_CAPTURE_DIR until left; None when that is not set. Raises StartupError."""
     if not settings.capture_dir:
         yield None
@@ -241,7 +241,7 @@ def capturing(settings: Settings, logger: Logger, metrics: Metrics) -> Iterator[
             f"Cannot record into {path} ({error.strerror}): set GATEWAY_CAPTURE_DIR to another folder."
         ) from None
     with file:
-        capture = Capture(settings, file, logger, metrics)
+        capture = Capture(settings, tokens, file, logger, metrics)
         capture.start()
         logger.info("capture", file=str(path))
         try:

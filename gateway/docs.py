@@ -64,7 +64,7 @@ earlier frame with the same key is `unknown`, send again until the answer is 200
 
 ## Proofs of identity
 
-The same token (a JWT, HS256) in any of these; a checked one stops the timer of `GATEWAY_AUTHENTICATION_SECONDS`:
+The same token (a JWT: the gateway's own, or another issuer's that it trusts, SECURITY.md) in any of these; a checked one stops the timer of `GATEWAY_AUTHENTICATION_SECONDS`:
 
 | where | effect |
 | --- | --- |

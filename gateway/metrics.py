@@ -116,8 +116,8 @@ class Metrics:
         self.cut_off = self._counter("gateway_replies_cut_off_total", "replies in pieces that failed after their first piece")
         self.batch_sizes = self._histogram(
             "gateway_batch_commands",
-            "commands that shared a statement and its commit: `get`, `add`, `change`, `delete`, or `keep_key` (keyed writes that "
-            "changed nothing)",
+            "commands that shared a statement and its commit: `get`, `add`, `change`, `delete`, or `keep_key` (keyed writes "
+            "that changed nothing)",
             COMMANDS,
             "statement",
         )

@@ -25,6 +25,7 @@ from gateway.database import Database, Statement, connect_arguments, open_databa
 from gateway.dispatch import Dispatch
 from gateway.errors import CloseCode, CommandError, StartupError
 from gateway.handshake import Pages, hops_of, select_subprotocol
+from gateway.issuer_keys import IssuerKeys
 from gateway.log import CommandLog, Logger
 from gateway.metrics import Metrics
 from gateway.metrics_page import exposed
@@ -48,13 +49,38 @@ READY_CACHE_SECONDS = 0.5
 _VERSION = Statement("SELECT max(version) AS version FROM schema_version", writes=False)
 
 
+class KeyFiles:
+    """What is read from files that an operator may renew while the gateway runs. Raises StartupError when one is wrong."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.issuer_keys = IssuerKeys(settings)
+
+    def reload(self, logger: Logger) -> None:
+        """Reads each anew; where one is wrong, says so and leaves in force what was read before."""
+        for what, file in (("issuer keys", self.issuer_keys),):
+            if file is not None:
+                try:
+                    file.reload()
+                except StartupError as error:
+                    logger.error("reload failed", what=what, line=str(error))  # noqa: TRY400 - the message says it all
+                else:
+                    logger.info("reloaded", what=what)
+
+
 class Gateway:
     """A running gateway. `port` is the one in use."""
 
     def __init__(
-        self, settings: Settings, services: Services, db: Database, logger: Logger, capture: Capture | None = None
+        self,
+        settings: Settings,
+        services: Services,
+        db: Database,
+        logger: Logger,
+        key_files: KeyFiles,
+        capture: Capture | None = None,
     ) -> None:
         self._settings = settings
+        self._key_files = key_files
         self._logger = logger
         self._metrics = services.metrics
         self._db = db
@@ -103,6 +129,14 @@ class Gateway:
                 self._server.close()
                 await self._server.wait_closed()
                 _cancel(clocks)
+
+    def reload(self) -> None:
+        """Reads the files of keys anew, and ends sockets whose session was proved by a key that is gone."""
+        self._key_files.reload(self._logger)
+        for connection in tuple(self._connections):
+            session = connection.identity.session
+            if session is not None and session.key is not None and not self._key_files.issuer_keys.holds(session.key):
+                connection.end(CloseCode.SESSION_ENDED, "the session is over: sign in again")
 
     async def drain(self) -> None:
         """Stops as section 6.5 of the contract says, within the drain time.
@@ -221,7 +255,8 @@ async def owned(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> AsyncIterator[Gateway]:
-    """A gateway that serves. Raises StartupError when the database is away or of another version."""
+    """A gateway that serves. Raises StartupError when a file of keys is wrong, or the database away or of another version."""
+    key_files = KeyFiles(settings)
     db_connection = await schema.connect(connect_arguments(settings, dsn))
     try:
         await schema.check(db_connection)
@@ -230,12 +265,13 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
     passwords, metrics = Passwords(settings), Metrics()
     try:
         async with open_database(settings, dsn, metrics, STATEMENTS) as db, exposed(metrics, settings, logger):
-            session_store = Sessions(db, settings.session_seconds)
+            session_store = Sessions(db, settings.session_seconds, key_files.issuer_keys)
+            tokens = Tokens(settings, key_files.issuer_keys)
             keys = Idempotency(db, settings)
             calendar = CalendarStore(db, session_store, keys, settings, metrics)
             services = Services(
                 settings,
-                Tokens(settings),
+                tokens,
                 session_store,
                 passwords,
                 SignInThrottle(settings),
@@ -245,8 +281,8 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 keys,
                 metrics,
             )
-            with capturing(settings, logger, metrics) as capture:
-                gateway = Gateway(settings, services, db, logger, capture)
+            with capturing(settings, tokens, logger, metrics) as capture:
+                gateway = Gateway(settings, services, db, logger, key_files, capture)
                 loops = (*calendar.writers(), keys.prune_forever(), metrics.watch_loop())
                 async with owned(loops), gateway.serving():
                     yield gateway
@@ -260,11 +296,11 @@ async def serve_until(
     logger: Logger,
     stop: asyncio.Event,
     stop_now: asyncio.Event,
-    ready: Callable[[int], None],
+    ready: Callable[[Gateway], None],
 ) -> None:
-    """Serves until `stop`, then drains; `stop_now` ends it at once. `ready` is called with the port."""
+    """Serves until `stop`, then drains; `stop_now` ends it at once. `ready` is called once it serves."""
     async with running_gateway(settings, dsn, logger) as gateway:
-        ready(gateway.port)
+        ready(gateway)
         await stop.wait()
         async with asyncio.TaskGroup() as tasks:
             steps = tasks.create_task(gateway.drain()), tasks.create_task(stop_now.wait())

@@ -34,7 +34,7 @@ class SessionWatch:
         self._sessions = sessions
         self._logger = logger
         self._epoch = 0
-        self._live: set[str] = set()
+        self._live: set[Session] = set()
         self._blind = False
 
     async def watch_forever(self) -> None:
@@ -56,19 +56,18 @@ class SessionWatch:
         if epoch != self._epoch:
             self._live.clear()
             self._epoch = epoch
-        opened = {session.id: session for c in self._connections if (session := c.identity.session)}
-        self._live &= opened.keys()
-        unsure = (session for session_id, session in opened.items() if session_id not in self._live)
+        opened = {session for c in self._connections if (session := c.identity.session)}
+        self._live &= opened
+        unsure = iter(opened - self._live)
         while batch := list(islice(unsure, ASKED_AT_ONCE)):
             ended = await self._sessions.ended_of(batch)
-            self._live.update(session.id for session in batch if session.id not in ended)
+            self._live.update(session for session in batch if session not in ended)
             if ended:
                 await self._close(ended)
 
-    async def _close(self, ended: set[str]) -> None:
+    async def _close(self, ended: set[Session]) -> None:
         for number, connection in enumerate(tuple(self._connections), start=1):
-            session: Session | None = connection.identity.session
-            if session is not None and session.id in ended:
+            if connection.identity.session in ended:
                 connection.end(CloseCode.SESSION_ENDED, "the session is over: sign in again")
             if number % SLICE == 0:
                 await asyncio.sleep(0)

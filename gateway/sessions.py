@@ -3,6 +3,8 @@
 What a session may do is remembered together with the access epoch, a number in the database that every change of a
 manager and every end of a session advances. A statement carries the epoch it was decided at and does nothing at another,
 so a revoked session stops at the next command without a look-up of its own.
+
+The gateway's own tokens need a live row in `session`; other issuers' need none, and no row in `revoked_token`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from msgspec import Struct
 from gateway.access import Access
 from gateway.database import Database, Statement
 from gateway.errors import CommandError, ErrorCode
+from gateway.issuer_keys import IssuerKeys
 from gateway.tokens import Session
 
 ACCESS_CACHE_MAX = 100_000
@@ -33,15 +36,27 @@ _FIND_ACCESS = Statement(
     """,
     writes=False,
 )
+_FIND_FOREIGN_ACCESS = Statement(
+    """
+    SELECT (SELECT epoch FROM access_epoch) AS epoch, type, brands, desk_mask
+    FROM manager
+    WHERE id = $1 AND NOT disabled AND NOT EXISTS (SELECT FROM revoked_token WHERE issuer = $2 AND jti = $3)
+    """,
+    writes=False,
+)
 _EPOCH = Statement("SELECT epoch FROM access_epoch", writes=False)
 _FIND_ENDED = Statement(
     """
-    SELECT open.id FROM unnest($1::text[], $2::bigint[]) AS open (id, manager_id)
-    WHERE NOT EXISTS (
-        SELECT FROM session JOIN manager ON manager.id = session.manager_id
-        WHERE session.id = open.id AND session.manager_id = open.manager_id AND session.revoked_time = 0
-          AND session.expires_time > $3 AND NOT manager.disabled
-    )
+    SELECT open.number
+    FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY AS open (id, manager_id, issuer, number)
+    LEFT JOIN manager ON manager.id = open.manager_id AND NOT manager.disabled
+    WHERE manager.id IS NULL OR CASE
+        WHEN open.issuer IS NULL THEN NOT EXISTS (
+            SELECT FROM session
+            WHERE session.id = open.id AND session.manager_id = open.manager_id
+              AND session.revoked_time = 0 AND session.expires_time > $4)
+        ELSE EXISTS (SELECT FROM revoked_token WHERE revoked_token.issuer = open.issuer AND jti = open.id)
+    END
     """,
     writes=False,
 )
@@ -64,8 +79,18 @@ _REVOKE = Statement(
     """,
     writes=True,
 )
+_REVOKE_FOREIGN = Statement(
+    """
+    WITH expired AS (DELETE FROM revoked_token WHERE expires_time < $5 - 86400)
+    INSERT INTO revoked_token (issuer, jti, expires_time, revoked_time)
+    SELECT $2, $3, $4, $5 FROM manager WHERE id = $1 AND NOT disabled
+    ON CONFLICT DO NOTHING
+    RETURNING jti
+    """,
+    writes=True,
+)
 
-STATEMENTS = (_FIND_ACCESS, _EPOCH, _FIND_ENDED, _FIND_MANAGER, _OPEN, _REVOKE)
+STATEMENTS = (_FIND_ACCESS, _FIND_FOREIGN_ACCESS, _EPOCH, _FIND_ENDED, _FIND_MANAGER, _OPEN, _REVOKE, _REVOKE_FOREIGN)
 
 
 class StaleAccessError(Exception):
@@ -113,36 +138,39 @@ class Manager(Struct, frozen=True):
 class Sessions:
     """Opens, ends and looks up sessions."""
 
-    def __init__(self, db: Database, session_seconds: int) -> None:
+    def __init__(self, db: Database, session_seconds: int, issuer_keys: IssuerKeys) -> None:
         self._db = db
+        self._issuer_keys = issuer_keys
         self._session_seconds = session_seconds
         self._epoch = 0
         self._known: OrderedDict[str, Access] = OrderedDict()
         self._lookups: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def access_of(self, session: Session) -> Access:
-        """What the session may do. Raises CommandError UNAUTHORIZED when it is expired or revoked, or its manager disabled.
+        """What the session may do.
+
+        Raises CommandError UNAUTHORIZED when it is expired or revoked, its manager disabled, or its issuer's key removed.
 
         Callers are answered in the order they came: commands of one connection keep theirs.
         """
         now = int(time.time())
-        if session.expires_time <= now:
+        if session.expires_time <= now or (session.key is not None and not self._issuer_keys.holds(session.key)):
             raise ended()
         access = self._known.get(session.id)
-        if access is not None and access.epoch == self._epoch and access.manager_id == session.manager_id:
+        if access is not None and access.epoch == self._epoch and access.session == session:
             return access
         async with self._lookups.setdefault(session.id, asyncio.Lock()):
             access = self._known.get(session.id)
-            if access is not None and access.epoch == self._epoch and access.manager_id == session.manager_id:
+            if access is not None and access.epoch == self._epoch and access.session == session:
                 return access
-            return await self._look_up(session.id, session.manager_id)
+            return await self._look_up(session)
 
     async def renewed(self, access: Access) -> Access:
         """The same access if it still holds, or what the session may do now. Raises CommandError UNAUTHORIZED."""
         try:
             await self.confirm(access)
         except StaleAccessError:
-            return await self._look_up(access.session_id, access.manager_id)
+            return await self._look_up(access.session)
         return access
 
     async def confirm(self, access: Access) -> None:
@@ -167,10 +195,12 @@ class Sessions:
         self._epoch = max(self._epoch, row["epoch"])
         return self._epoch
 
-    async def ended_of(self, sessions: Sequence[Session]) -> set[str]:
-        """The ids of those that are over: expired, revoked or removed, or their manager disabled or removed."""
+    async def ended_of(self, sessions: Sequence[Session]) -> set[Session]:
+        """Those that are over: expired, revoked or removed, or their manager disabled or removed."""
         ids, managers = [session.id for session in sessions], [session.manager_id for session in sessions]
-        return {row["id"] for row in await self._db.fetch(_FIND_ENDED, ids, managers, int(time.time()))}
+        issuers = [session.key and session.key.issuer for session in sessions]
+        rows = await self._db.fetch(_FIND_ENDED, ids, managers, issuers, int(time.time()))
+        return {sessions[row["number"] - 1] for row in rows}
 
     async def find_manager(self, login: str) -> Manager | None:
         """The manager of that login name."""
@@ -184,29 +214,38 @@ class Sessions:
         row = await self._db.fetch_row(_OPEN, session.id, manager_id, now, session.expires_time)
         return None if row is None else session
 
-    async def revoke(self, session_id: str) -> None:
+    async def revoke(self, session: Session) -> None:
         """Ends a session on every socket and in every process. Raises CommandError UNAUTHORIZED when it is over already."""
-        self._known.pop(session_id, None)
-        row = await self._db.fetch_row(_REVOKE, session_id, int(time.time()))
-        self._known.pop(session_id, None)
+        now = int(time.time())
+        self._known.pop(session.id, None)
+        if session.key is None:
+            row = await self._db.fetch_row(_REVOKE, session.id, now)
+        else:
+            row = await self._db.fetch_row(
+                _REVOKE_FOREIGN, session.manager_id, session.key.issuer, session.id, session.expires_time, now
+            )
+        self._known.pop(session.id, None)
         if row is None:
             raise ended()
 
-    async def _look_up(self, session_id: str, manager_id: int) -> Access:
-        row = await self._db.fetch_row(_FIND_ACCESS, session_id, manager_id, int(time.time()))
+    async def _look_up(self, session: Session) -> Access:
+        if session.key is None:
+            row = await self._db.fetch_row(_FIND_ACCESS, session.id, session.manager_id, int(time.time()))
+        else:
+            row = await self._db.fetch_row(_FIND_FOREIGN_ACCESS, session.manager_id, session.key.issuer, session.id)
         if row is None:
-            self._known.pop(session_id, None)
+            self._known.pop(session.id, None)
             raise ended()
         self._epoch = max(self._epoch, row["epoch"])
         access = Access(
-            session_id=session_id,
-            manager_id=manager_id,
+            session=session,
+            manager_id=session.manager_id,
             type=row["type"],
             brands=tuple(row["brands"]),
             desk_mask=row["desk_mask"],
             epoch=row["epoch"],
         )
-        self._known[session_id] = access
+        self._known[session.id] = access
         if len(self._known) > ACCESS_CACHE_MAX:
             self._known.popitem(last=False)
         return access

@@ -57,6 +57,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_cache_max: Annotated[
         int, _meta("checked tokens remembered; a check costs some 60 us, an entry some 400 bytes", ge=1, le=10_000_000)
     ] = 50_000
+    jwks_file: Annotated[
+        str,
+        _meta("JWKS file of the keys of other issuers (SECURITY.md), read again on SIGHUP; empty trusts no other issuer"),
+    ] = ""
     session_seconds: Annotated[
         int, _meta("life of a session opened by MngLogin; a working day and a bit", ge=1, le=31_536_000)
     ] = 43_200
@@ -279,7 +283,10 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"{variable} is no setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
-CLIENT_VARIABLES = {"GATEWAY_URL": "address `gateway send` talks to", "GATEWAY_TOKEN": "token `gateway send` shows"}
+CLIENT_VARIABLES = {
+    "GATEWAY_URL": "address `gateway send` talks to",
+    "GATEWAY_TOKEN": "token `gateway send` shows",
+}
 """Read by the command line's own options, not by the server."""
 
 

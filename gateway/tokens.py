@@ -1,4 +1,7 @@
-"""Tokens: signing the gateway's own, and checking what a client shows. Whether a session is still live is not asked here."""
+"""Tokens: signing the gateway's own, and checking what a client shows, other issuers' tokens included.
+
+Whether a session is still live is not asked here.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import jwt
 from msgspec import Struct
 
 from gateway.fields import INTEGER_MAX
+from gateway.issuer_keys import IssuerKey, IssuerKeys
 from gateway.settings import Settings
 
 ALGORITHM = "HS256"
@@ -22,11 +26,15 @@ _REQUIRED = ["exp", "iat", "iss", "aud", "sub", "jti"]
 
 
 class Session(Struct, frozen=True):
-    """A proof of identity that was found to be genuine: the session's id (`jti`), its manager, its end (time_t)."""
+    """A proof of identity that was found to be genuine: the session's id (`jti`), its manager, its end (time_t).
+
+    `key` is the other issuer's that signed it; None is the gateway's own.
+    """
 
     id: str
     manager_id: int
     expires_time: int
+    key: IssuerKey | None = None
 
 
 class InvalidTokenError(Exception):
@@ -34,10 +42,14 @@ class InvalidTokenError(Exception):
 
 
 class Tokens:
-    """Signs and checks tokens with the gateway's own secret. Checked ones are remembered by their SHA-256."""
+    """Signs with the gateway's own secret; checks with that, or with another issuer's key where a token names one (`kid`).
 
-    def __init__(self, settings: Settings) -> None:
+    Checked ones are remembered by their SHA-256.
+    """
+
+    def __init__(self, settings: Settings, issuer_keys: IssuerKeys | None = None) -> None:
         self._secret = settings.token_secret
+        self._issuer_keys = issuer_keys or IssuerKeys(Settings())
         self._issuer = settings.token_issuer
         self._audience = settings.token_audience
         self._cache_max = settings.token_cache_max
@@ -68,22 +80,36 @@ class Tokens:
         if session.expires_time <= time.time():
             del self._checked[digest]
             raise InvalidTokenError("expired")
+        if session.key is not None and not self._issuer_keys.holds(session.key):
+            del self._checked[digest]
+            raise InvalidTokenError("its key was removed")
         return session
 
     def _check(self, token: str) -> Session:
         try:
+            key, secret, algorithm = self._key_of(token)
             claims = jwt.decode(
                 token,
-                self._secret,
-                algorithms=[ALGORITHM],
-                issuer=self._issuer,
+                secret,
+                algorithms=[algorithm],
+                issuer=key.issuer if key else self._issuer,
                 audience=self._audience,
                 options={"require": _REQUIRED},
                 leeway=CLOCK_SKEW_SECONDS,
             )
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidTokenError(type(error).__name__) from None
-        return Session(_jti(claims), _manager_id(claims), int(claims["exp"]))
+        return Session(_jti(claims), _manager_id(claims), min(int(claims["exp"]), INTEGER_MAX), key)
+
+    def _key_of(self, token: str) -> tuple[IssuerKey | None, jwt.PyJWK | str, str]:
+        """The key that a token must be signed with, and its one algorithm: what the token says of that is not asked."""
+        kid = jwt.get_unverified_header(token).get("kid")
+        if kid is None:
+            return None, self._secret, ALGORITHM
+        found = self._issuer_keys.find(kid)
+        if found is None:
+            raise InvalidTokenError("no such key")
+        return *found, found[1].algorithm_name
 
 
 def _jti(claims: dict[str, Any]) -> str:

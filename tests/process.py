@@ -98,7 +98,7 @@ class GatewayProcess:
         await self.exited()
 
     def _listening(self) -> re.Match[str] | None:
-        return re.search(r" serves ws://127\.0\.0\.1:(\d+)", self._output.read_text())
+        return re.search(r" serves wss?://127\.0\.0\.1:(\d+)", self._output.read_text())
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import pytest
 from gateway.access import Access, covers
 from gateway.commands.table import COMMANDS
 from gateway.errors import CommandError
+from gateway.tokens import Session
 from tests.client import EVENT, Client
 from tests.conftest import Running, Start
 from tests.test_proofs import bearer, opened
@@ -87,7 +88,7 @@ def test_mask_covers(mask: str, desk: str, covered: bool) -> None:
 )
 def test_session_type_has_a_calendar(kind: int, allowed: bool) -> None:
     """Managers, dealers and administrators of both kinds may use the calendar, and nobody else."""
-    access = Access("s", 10, kind, ("default",), "*", 1)
+    access = Access(Session("s", 10, 1), 10, kind, ("default",), "*", 1)
     with nullcontext() if allowed else pytest.raises(CommandError, match="session type"):
         access.require_calendar()
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.commands.table import COMMANDS
 from gateway.docs import Exchange, metrics_page, protocol_page, settings_page
 from gateway.errors import CLOSE_CODES, ERRORS, CloseCode, ErrorCode
-from gateway.settings import HINTS, PREFIX
+from gateway.settings import CLIENT_VARIABLES, HINTS, PREFIX
 
 DOCS = Path(__file__).parent.parent / "docs"
 README = DOCS.parent / "README.md"
@@ -112,6 +112,6 @@ def test_readme_names_only_settings_and_targets_that_exist():
     """Every GATEWAY_* variable and make target of the README is real."""
     text = README.read_text()
     makefile = (README.parent / "Makefile").read_text()
-    known = {PREFIX + name.upper() for name in HINTS} | {"GATEWAY_URL", "GATEWAY_TOKEN"}
+    known = {PREFIX + name.upper() for name in HINTS} | set(CLIENT_VARIABLES)
     assert set() == set(re.findall(r"GATEWAY_[A-Z_]+[A-Z]", text)) - known
     assert [] == [t for t in re.findall(r"`make ([a-z]+)`", text) if f"\n{t}:" not in makefile]

@@ -25,6 +25,7 @@ LAYERS = {
         "wire",
         "event",
         "passwords",
+        "issuer_keys",
         "tokens",
         "capture",
         "addresses",

@@ -14,12 +14,13 @@ from gateway.access import Access
 from gateway.calendar_store import statements
 from gateway.calendar_store.event_filter import EventFilter, statement_of
 from gateway.database import connect_arguments
+from gateway.tokens import Session
 from tests.conftest import settings_for_tests
 
 EVENTS, MONTH, WEEK = 30_000, 30 * 86_400, 7 * 86_400
 FROM = 1_710_000_000
-ACCESS = Access("s", 1005, 10, ("red", "blue"), "DESK_1*,!DESK_11", 1)
-ONE_BRAND = Access("s", 1005, 10, ("red",), "*", 1)
+ACCESS = Access(Session("s", 1005, 1), 1005, 10, ("red", "blue"), "DESK_1*,!DESK_11", 1)
+ONE_BRAND = Access(Session("s", 1005, 1), 1005, 10, ("red",), "*", 1)
 
 FILL = f"""
     INSERT INTO calendar_event

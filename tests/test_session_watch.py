@@ -69,7 +69,7 @@ async def test_sessions_are_asked_about_in_batches_and_once(start, connect, db, 
     asked: list[int] = []
     ask = Sessions.ended_of
 
-    async def counted(self: Sessions, batch: list[Session]) -> set[str]:
+    async def counted(self: Sessions, batch: list[Session]) -> set[Any]:
         asked.append(len(batch))
         return await ask(self, batch)
 

@@ -10,6 +10,7 @@ from gateway import __version__
 from gateway.cli.load import load
 from gateway.cli.manager import manager
 from gateway.cli.replay import replay
+from gateway.cli.revoke import revoke
 from gateway.cli.schema import schema
 from gateway.cli.send import send
 from gateway.cli.serve import serve
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, send, manager, token, schema, settings, load, replay):
+for command in (serve, send, manager, token, revoke, schema, settings, load, replay):
     cli.add_command(command)
 
 

@@ -17,7 +17,7 @@ from gateway import __version__
 from gateway import settings as settings_module
 from gateway.backend import DEMO_MANAGERS, backend, password_file, require_secret
 from gateway.log import Logger, make_logger
-from gateway.server import serve_until
+from gateway.server import Gateway, serve_until
 from gateway.settings import Settings, load
 
 FIRST_EVENT = (
@@ -43,12 +43,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 )
 @click.option("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL).")
 def serve(**flags: str | int | None) -> None:
-    """Serve until SIGTERM or Ctrl-C, then drain; a second one stops at once.
+    """Serve until SIGTERM or Ctrl-C, then drain; a second one stops at once. SIGHUP reads certificate and keys anew.
 
     Exit code 0 after a stop that was asked for, 2 when the gateway cannot start.
     """
     for number in SIGNALS:
         signal.signal(number, _exit)
+    signal.signal(signal.SIGHUP, _exit if sys.stderr.isatty() else _ignore)
     settings = load(os.environ, flags)
     logger = make_logger(settings)
     for sentence in settings_module.unknown_variables(os.environ):
@@ -69,16 +70,25 @@ async def _serve(settings: Settings, dsn: str, logger: Logger) -> None:
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal)
+    on_terminal = sys.stderr.isatty()
 
-    def ready(port: int) -> None:
-        logger.info("serving", host=settings.host, port=port, embedded=not settings.database_url)
-        click.echo(_welcome(settings, port))
+    def ready(gateway: Gateway) -> None:
+        def on_hangup() -> None:
+            if on_terminal and not sys.stderr.isatty():  # it was closed, and nothing can be written to it any more
+                _leave_terminal()
+                on_signal()
+            else:
+                gateway.reload()
+
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+        logger.info("serving", host=settings.host, port=gateway.port, embedded=not settings.database_url)
+        click.echo(_welcome(settings, gateway.port))
         sys.stdout.flush()
 
     try:
         await serve_until(settings, dsn, logger, stop, stop_now, ready)
     finally:
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, _ignore)
 
@@ -131,6 +141,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _exit(_number: int, _frame: FrameType | None) -> None:
     """A signal before the event loop runs: leaves by the same doors, so that the embedded PostgreSQL is stopped."""
     raise SystemExit(0)
+
+
+def _leave_terminal() -> None:
+    """Sends what is still to be written nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -20,12 +20,12 @@ async def logout(context: Context, _request: Logout) -> LogoutReply:
     """The socket stays open and may sign in again: it lets go of the session first, or it would be closed with it."""
     access, identity = context.require_access(), context.identity
     session = identity.session
-    if session is None or session.id != access.session_id:
-        await context.services.sessions.revoke(access.session_id)
+    if session is None or session != access.session:
+        await context.services.sessions.revoke(access.session)
         return LogoutReply()
     identity.close()
     try:
-        await context.services.sessions.revoke(access.session_id)
+        await context.services.sessions.revoke(access.session)
     except BaseException:
         if identity.session is None:
             identity.open(session)

@@ -143,7 +143,7 @@ async def open_session(dsn: str) -> tuple[str, Access]:
         epoch = await db.fetchval("SELECT epoch FROM access_epoch")
     finally:
         await db.close()
-    access = Access(session.id, MANAGER_ID, int(SessionType.CRM_MANAGER), (BRAND,), MASK, epoch)
+    access = Access(session, MANAGER_ID, int(SessionType.CRM_MANAGER), (BRAND,), MASK, epoch)
     return Tokens(Settings(token_secret=SECRET)).sign(session), access
 
 
