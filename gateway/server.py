@@ -19,7 +19,7 @@ from gateway.calendar_store.idempotency import Idempotency
 from gateway.calendar_store.store import CalendarStore
 from gateway.capture import Capture, capturing
 from gateway.command_rate import CommandRate
-from gateway.connection import Connection, close
+from gateway.connection import CLOSE_SECONDS, Connection, close
 from gateway.context import Services
 from gateway.database import Database, Statement, connect_arguments, open_database
 from gateway.dispatch import Dispatch
@@ -36,6 +36,7 @@ from gateway.sessions import Identity, Sessions
 from gateway.settings import Settings
 from gateway.sign_in_throttle import SignInThrottle
 from gateway.sweeper import sweep_forever
+from gateway.tls import ServerTls
 from gateway.tokens import Tokens
 from gateway.watched_socket import WatchedSocket
 
@@ -54,10 +55,11 @@ class KeyFiles:
 
     def __init__(self, settings: Settings) -> None:
         self.issuer_keys = IssuerKeys(settings)
+        self.tls = ServerTls(settings) if settings.tls_cert else None
 
     def reload(self, logger: Logger) -> None:
         """Reads each anew; where one is wrong, says so and leaves in force what was read before."""
-        for what, file in (("issuer keys", self.issuer_keys),):
+        for what, file in (("issuer keys", self.issuer_keys), ("certificate", self.tls)):
             if file is not None:
                 try:
                     file.reload()
@@ -218,7 +220,17 @@ class Gateway:
         return None
 
     def _arguments(self) -> dict[str, Any]:
-        return socket_arguments(self._settings) | {"process_request": self._pages}
+        tls = tls_arguments(self._settings, self._key_files.tls) if self._key_files.tls else {}
+        return socket_arguments(self._settings) | tls | {"process_request": self._pages}
+
+
+def tls_arguments(settings: Settings, tls: ServerTls) -> dict[str, Any]:
+    """How TLS is served: the library's own limits are four times those of the upgrade and the closing behind it."""
+    return {
+        "ssl": tls.context,
+        "ssl_handshake_timeout": settings.handshake_seconds,
+        "ssl_shutdown_timeout": CLOSE_SECONDS,
+    }
 
 
 def socket_arguments(settings: Settings) -> dict[str, Any]:

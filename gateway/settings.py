@@ -61,6 +61,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         _meta("JWKS file of the keys of other issuers (SECURITY.md), read again on SIGHUP; empty trusts no other issuer"),
     ] = ""
+    tls_cert: Annotated[
+        str, _meta("PEM file of the certificate and its chain, read again on SIGHUP; empty serves without TLS")
+    ] = ""
+    tls_key: Annotated[str, _meta("PEM file of the certificate's private key, without a password")] = ""
     session_seconds: Annotated[
         int, _meta("life of a session opened by MngLogin; a working day and a bit", ge=1, le=31_536_000)
     ] = 43_200
@@ -286,6 +290,7 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 CLIENT_VARIABLES = {
     "GATEWAY_URL": "address `gateway send` talks to",
     "GATEWAY_TOKEN": "token `gateway send` shows",
+    "GATEWAY_CA_FILE": "PEM file of the certificates `gateway send` trusts for wss://",
 }
 """Read by the command line's own options, not by the server."""
 
@@ -338,6 +343,9 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     """Settings that are right alone and wrong together."""
     if settings.token_secret and len(settings.token_secret) < 32:
         yield f"{PREFIX}TOKEN_SECRET is {len(settings.token_secret)} characters long: it must be 32 or more"
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        given, missing = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
+        yield f"{PREFIX}{given} is set without {PREFIX}{missing}: TLS needs both, plain connections neither"
     if settings.database_url and not _is_postgresql_url(settings.database_url):
         yield f"{PREFIX}DATABASE_URL must be like postgresql://user:password@host:5432/name"
     for smaller, larger in (

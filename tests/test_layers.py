@@ -27,6 +27,7 @@ LAYERS = {
         "passwords",
         "issuer_keys",
         "tokens",
+        "tls",
         "capture",
         "addresses",
         "rate",

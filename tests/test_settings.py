@@ -91,6 +91,13 @@ def test_settings_bounds_are_all_kept() -> None:
     assert dict.fromkeys(told, True) == told
 
 
+@pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
+def test_settings_of_tls_are_two_or_none(given: str, missing: str) -> None:
+    """One file without the other is told by both names."""
+    (line,) = faults(**{given: "file.pem"})
+    assert line.startswith(f"GATEWAY_{given.upper()} is set without GATEWAY_{missing.upper()}")
+
+
 def test_settings_faults_are_told_together() -> None:
     """Several faults make one message, a line each."""
     told = faults(port="x", log_level="loud", token_secret="short", origins="crm.example.com")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ REPLY_SECONDS = 30.0
 @click.argument("command")
 @click.option("--data", default="{}", help="The command's data: JSON, @FILE, or - for standard input.")
 @click.option("--url", envvar="GATEWAY_URL", default="ws://127.0.0.1:8080", show_default=True, help="The gateway.")
+@click.option(
+    "--ca-file",
+    envvar="GATEWAY_CA_FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Certificates to trust for wss:// (GATEWAY_CA_FILE); those of the system without it.",
+)
 @click.option("--token", envvar="GATEWAY_TOKEN", help="Token to show (GATEWAY_TOKEN), as `gateway token` prints it.")
 @click.option("--login", help="Login to sign in with instead.")
 @click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of its password.")
@@ -29,6 +36,7 @@ def send(
     command: str,
     data: str,
     url: str,
+    ca_file: Path | None,
     token: str | None,
     login: str | None,
     password_file: Path | None,
@@ -44,7 +52,7 @@ def send(
     """
     frame = {"command": command, "extID": ext_id, "data": _data(data)}
     try:
-        with connect(url, max_size=None, compression=None, proxy=None) as socket:
+        with connect(url, ssl=_tls(url, ca_file), max_size=None, compression=None, proxy=None) as socket:
             if token is not None:
                 frame["__token"] = token
             elif login is not None:
@@ -53,9 +61,19 @@ def send(
     except ConnectionClosed as error:
         raise StartupError(f"The gateway closed the connection: {error}") from None
     except (OSError, WebSocketException, TimeoutError, ValueError) as error:
-        raise StartupError(f"No answer from {url} ({error}): does a gateway run there? See --url.") from None
+        raise StartupError(f"No answer from {url} ({error}): does a gateway run there? See --url, and --ca-file.") from None
     click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2))
     sys.exit(0 if reply.get("status") == 200 else 1)
+
+
+def _tls(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
+    """How to check the gateway's certificate; None for ws://."""
+    if not url.startswith("wss:"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise StartupError(f"--ca-file {ca_file} holds no PEM certificates.") from None
 
 
 def _data(text: str) -> Any:

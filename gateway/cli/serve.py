@@ -96,7 +96,8 @@ async def _serve(settings: Settings, dsn: str, logger: Logger) -> None:
 def _welcome(settings: Settings, port: int) -> str:
     """Address, a login, and the very command to type next."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
-    url = f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+    scheme = "wss" if settings.tls_cert else "ws"
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     lines = [f"Gateway {__version__} serves {url}"]
     if settings.database_url:
         return "\n".join([*lines, "Ctrl-C stops it."])
