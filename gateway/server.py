@@ -220,17 +220,9 @@ class Gateway:
         return None
 
     def _arguments(self) -> dict[str, Any]:
-        tls = tls_arguments(self._settings, self._key_files.tls) if self._key_files.tls else {}
+        # The handshake's time is the library's open_timeout; its shutdown would wait 30 s for a client that is gone.
+        tls = {"ssl": self._key_files.tls.context, "ssl_shutdown_timeout": CLOSE_SECONDS} if self._key_files.tls else {}
         return socket_arguments(self._settings) | tls | {"process_request": self._pages}
-
-
-def tls_arguments(settings: Settings, tls: ServerTls) -> dict[str, Any]:
-    """How TLS is served: the library's own limits are four times those of the upgrade and the closing behind it."""
-    return {
-        "ssl": tls.context,
-        "ssl_handshake_timeout": settings.handshake_seconds,
-        "ssl_shutdown_timeout": CLOSE_SECONDS,
-    }
 
 
 def socket_arguments(settings: Settings) -> dict[str, Any]:
