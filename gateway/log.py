@@ -86,13 +86,13 @@ def place_of(error: BaseException) -> dict[str, object]:
 
 
 def _join_libraries(logger: Logger) -> None:
-    """Libraries' own lines, from warnings up only: below that they log tokens and bodies, whatever our level is."""
-    handler = _LibraryHandler(logger)
-    for name in ("websockets", "asyncpg", "asyncio"):
-        library = logging.getLogger(name)
-        library.handlers[:] = [handler]
-        library.propagate = False
-        library.setLevel(logging.WARNING)
+    """Libraries' own lines, from warnings up only: below that they log tokens and bodies, whatever our level is.
+
+    All loggers lead to the root, those of libraries still to come too; the handler has the level, whoever turns a logger up.
+    """
+    root = logging.getLogger()
+    root.handlers[:] = [_LibraryHandler(logger)]
+    root.setLevel(logging.WARNING)
 
 
 class _LibraryHandler(logging.Handler):

@@ -13,10 +13,13 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.run_log import BODY, TITLE
+
 WAIT_SECONDS = 20.0
 """No test waits longer for anything that should come."""
 
-EVENT: dict[str, Any] = {"title": "Retention sync", "start_time": 1_710_000_000, "end_time": 1_710_003_600}
+LEAST: dict[str, Any] = {"title": TITLE, "start_time": 1_710_000_000, "end_time": 1_710_003_600}
+EVENT: dict[str, Any] = {**LEAST, "ast_json": {"type": "doc", "content": [BODY]}}
 
 
 class Client:

@@ -26,29 +26,36 @@ from gateway.log import make_logger
 from gateway.managers import NewManager
 from gateway.server import running_gateway
 from gateway.settings import Settings
+from tests import run_log
 from tests.client import Client
 
-SECRET = "a secret of the tests, long enough to be one"
-PASSWORD = "correct horse"
+PASSWORD, SECRET = run_log.PASSWORD, run_log.SECRET
 CHEAP_HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 """The password's hash with parameters for tests: signing in takes no time. Hashes carry their parameters with them."""
 _number = itertools.count(1)
 
 
 def settings_for_tests(**changes: Any) -> Settings:
-    """Settings of a gateway under test: a free port, every success logged, no metrics (tests/scrape.py shows them)."""
-    given = {"port": 0, "metrics_host": "off", "token_secret": SECRET, "log_success_ratio": 1.0, "log_format": "json"}
+    """Settings of a gateway under test: a free port, everything logged, no metrics (tests/scrape.py shows them)."""
+    given = {"port": 0, "metrics_host": "off", "token_secret": SECRET, "log_level": "debug", "log_success_ratio": 1.0}
+    given["log_format"] = "json"
     return Settings(**{**given, **changes})
 
 
-@pytest.fixture(scope="session")
-def scratch_dir() -> Iterator[Path]:
-    """A folder that the database user can enter, also when the tests run as root."""
+@pytest.fixture(scope="session", autouse=True)
+def scratch_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that the database user can enter, also when the tests run as root.
+
+    It outlives every other fixture: the last thing of a run is to search all of its logs for what must not be there.
+    """
     folder = Path(tempfile.mkdtemp(prefix="gateway-tests-"))
     if os.geteuid() == 0:
         folder.chmod(0o711)
     yield folder
+    leaks = run_log.leaks((folder, tmp_path_factory.getbasetemp()))
     shutil.rmtree(folder, ignore_errors=True)
+    if leaks:
+        pytest.fail(f"{len(leaks)} secrets, titles or bodies in the logs of this run:\n" + "\n".join(leaks[:20]), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -138,8 +145,11 @@ async def started(dsn: str, **changes: Any) -> AsyncIterator[Running]:
     """A gateway on `dsn` with these settings changed."""
     settings = settings_for_tests(**changes)
     log = io.StringIO()
-    async with running_gateway(settings, dsn, make_logger(settings, log)) as gateway:
-        yield Running(gateway, settings, log)
+    try:
+        async with running_gateway(settings, dsn, make_logger(settings, log)) as gateway:
+            yield Running(gateway, settings, log)
+    finally:
+        run_log.heard(log.getvalue())
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from tests.client import WAIT_SECONDS
 from tests.conftest import SECRET
+from tests.run_log import heard
 
 TOKEN = "e30.eyJzdWIiOiIxMCJ9.none"
 """Says that it is manager 10's; the stand-in does not look."""
@@ -47,6 +48,7 @@ async def gateway(*arguments: object, folder: Any, dsn: str = "") -> Ended:
             process.kill()
             await process.wait()
     assert process.returncode is not None
+    heard(err.decode())
     found = msgspec.json.decode(figures.read_bytes()) if figures.exists() else {}
     return Ended(process.returncode, out.decode(), err.decode(), found)
 

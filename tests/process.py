@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from tests.client import WAIT_SECONDS
+from tests.run_log import SECRET
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
-SECRET = "a secret of the tests, long enough to be one"
 POLL_SECONDS = 0.01
 PROGRAM: tuple[str, ...] = ("gateway",)
 """The module that is run, and what it is told before `serve`. tests/faults runs gateways with a bug planted."""
@@ -107,7 +107,7 @@ async def gateway_process(
 ) -> AsyncIterator[GatewayProcess]:
     """A gateway with these settings beside the tests' own; its output goes to files in the folder."""
     name = f"gateway-{next(_number)}"
-    given = {"port": 0, "metrics_host": "off", "log_success_ratio": 1, "token_secret": SECRET, **settings}
+    given = {"port": 0, "metrics_host": "off", "log_level": "debug", "log_success_ratio": 1, "token_secret": SECRET, **settings}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in given.items()}
     gateway = GatewayProcess(program or PROGRAM, environment, folder / f"{name}.out", folder / f"{name}.log")

@@ -52,7 +52,7 @@ async def test_add_fills_in_what_is_omitted(gateway, connect):
     """The least request gives the full event: the session's manager creates, owns and takes part; the rest is empty."""
     client = await connect(gateway)
     before = int(time.time())
-    event = await client.add()
+    event = await client.add(ast_json=None)
     now = event["created_time"]
     assert before <= now <= time.time()
     numbers = ("type", "status", "priority", "all_day", "remind_time", "remind_before_sec", "reminder_sent_time")

@@ -18,6 +18,7 @@ import pytest
 
 from tests.client import EVENT, WAIT_SECONDS
 from tests.conftest import PASSWORD, SECRET, Running
+from tests.run_log import heard
 
 EVENT_TEXT = msgspec.json.encode(EVENT).decode()
 
@@ -49,6 +50,7 @@ async def run(*arguments: str, stdin: str = "", **settings: str) -> Ended:
             process.kill()
             await process.wait()
     assert process.returncode is not None
+    heard(err.decode())
     return Ended(process.returncode, out.decode(), err.decode())
 
 

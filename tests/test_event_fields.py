@@ -8,7 +8,7 @@ import unicodedata
 from typing import Any, get_args
 
 from gateway.fields import NotBlank
-from tests.client import EVENT
+from tests.client import LEAST
 
 LIMITS = {"title_chars_max": 20, "body_bytes_max": 200, "body_nesting_max": 5, "participants_max": 4}
 INTEGER_MAX = 2**53 - 1
@@ -35,8 +35,8 @@ def refusals() -> list[Case]:
     cases: list[Case] = [({name: value}, INVALID, name) for name in integers for value in OVER_INTEGER]
     cases += [({name: value}, INVALID, name) for name in bounds for value in [*OVER_ENUM, bounds[name]]]
     cases += [({name: value}, INVALID, name) for name in ("start_time", "end_time", "remind_time") for value in OVER_TIME]
-    cases += [({name: None}, REQUIRED, name) for name in EVENT] + [({name: MISSING}, REQUIRED, name) for name in EVENT]
-    cases += [({"start_time": 0}, INVALID, "start_time"), ({"end_time": EVENT["start_time"] - 1}, INVALID, "end_time")]
+    cases += [({name: None}, REQUIRED, name) for name in LEAST] + [({name: MISSING}, REQUIRED, name) for name in LEAST]
+    cases += [({"start_time": 0}, INVALID, "start_time"), ({"end_time": LEAST["start_time"] - 1}, INVALID, "end_time")]
     cases += [({"end_time": 0}, INVALID, "end_time")]
     cases += [({"title": value}, INVALID, "title") for value in BAD_TITLES]
     cases += [({"title": "x" * 21}, LARGE, "title")]
@@ -82,7 +82,7 @@ def frame_of(data: str, number: int) -> str:
 
 
 def data_of(changes: dict[str, Any]) -> str:
-    return json.dumps({name: value for name, value in {**EVENT, **changes}.items() if value is not MISSING})
+    return json.dumps({name: value for name, value in {**LEAST, **changes}.items() if value is not MISSING})
 
 
 async def replies_of(client, datas: list[str]) -> list[dict[str, Any]]:
@@ -199,7 +199,7 @@ async def test_fields_accept_their_bounds(start, connect, db, postgres):
                 "all_day": (0, 1),
                 "remind_time": (0, TIME_MAX),
                 "remind_before_sec": (0, 31_536_000, REMIND_BEFORE_MAX),
-                "end_time": (EVENT["start_time"], TIME_MAX),
+                "end_time": (LEAST["start_time"], TIME_MAX),
                 "desk": ("", "x" * 64, "A-z_0.9"),
                 "title": (
                     "x" * 20,

@@ -110,6 +110,9 @@ BAD: dict[str, Callable[[dict[str, Any]], str]] = {
     "the gateway's own issuer": lambda good: by_rsa({**good, "iss": "crm-gateway"}),
     "the gateway's own key under a kid": lambda good: token_of(good, header={"alg": "HS256", "kid": "hmac"}),
     "the gateway's own key for the issuer": token_of,
+    "the gateway's own token under an unknown kid": lambda good: token_of(
+        {**good, "iss": "crm-gateway"}, header={"alg": "HS256", "kid": "gone"}
+    ),
     "other audience": lambda good: by_rsa({**good, "aud": "crm-terminal"}),
     "expired": lambda good: by_rsa({**good, "exp": good["iat"] - 1}),
     **{

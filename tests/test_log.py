@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -98,11 +99,39 @@ async def test_nothing_that_a_client_sends_is_logged(start: Start, connect: Any,
     ]
 
 
+@pytest.fixture
+def libraries_at_debug() -> Iterator[None]:
+    """Somebody turns every library's logger up, as a developer in search of a fault does."""
+    names = ("", "websockets", "websockets.server", "asyncpg", "asyncio", "concurrent.futures")
+    levels = {name: logging.getLogger(name).level for name in names}
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+async def test_libraries_at_debug_tell_nothing(start: Start, connect: Any, libraries_at_debug: None) -> None:
+    """Whole frames go through the library's logger then, and none of them into the log."""
+    gateway, seen = await start(), io.StringIO()
+    for name in ("", "websockets", "websockets.server", "asyncpg", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    control = logging.StreamHandler(seen)
+    logging.getLogger("websockets.server").addHandler(control)
+    try:
+        client = await connect(gateway)
+        await client.socket.send(f'{{"authorization":"{CANARY}"}}')
+        await client.receive()
+    finally:
+        logging.getLogger("websockets.server").removeHandler(control)
+    assert CANARY in seen.getvalue()
+    assert {"command"} == {line["event"] for line in gateway.log_lines}
+    assert CANARY not in gateway.log_text
+
+
 async def test_libraries_are_heard_without_what_they_quote(caplog: pytest.LogCaptureFixture) -> None:
     """A library's warning is one line: its first, without arguments, values of errors or what asyncio adds."""
     stream = io.StringIO()
     make_logger(settings_for_tests(log_level="debug"), stream)
-    for name in ("websockets.server", "asyncpg.pool", "asyncio"):
+    for name in ("websockets.server", "asyncpg.pool", "asyncio", "prometheus_client"):
         library = logging.getLogger(name)
         library.debug("< %s", CANARY)
         library.info("open %s", CANARY)
@@ -113,9 +142,9 @@ async def test_libraries_are_heard_without_what_they_quote(caplog: pytest.LogCap
     )
     lines = lines_of(stream)
     assert CANARY not in stream.getvalue()
-    assert ["< TEXT %s", "handler failed"] * 3 + ["Task exception was never retrieved"] == [line["line"] for line in lines]
-    assert {"websockets.server", "asyncpg.pool", "asyncio"} == {line["library"] for line in lines}
-    assert [None, "ValueError"] * 3 + ["ValueError"] == [line.get("exception") for line in lines]
+    assert ["< TEXT %s", "handler failed"] * 4 + ["Task exception was never retrieved"] == [line["line"] for line in lines]
+    assert {"websockets.server", "asyncpg.pool", "asyncio", "prometheus_client"} == {line["library"] for line in lines}
+    assert [None, "ValueError"] * 4 + ["ValueError"] == [line.get("exception") for line in lines]
     assert [] == caplog.records
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from gateway.tokens import TOKEN_CHARS_MAX, InvalidTokenError, Session, Tokens
+from tests import run_log
 from tests.conftest import settings_for_tests
 
-KEY = "a key that is long enough for every HMAC there is, SHA-512 among them"
+KEY = run_log.KEY
 DIGESTS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
 
 Claims = dict[str, Any]
