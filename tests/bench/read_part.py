@@ -15,13 +15,14 @@ from tests.bench.read_stage import ReadStage, staged
 from tests.bench.stage import Step
 from tests.bench.statements import Query
 
-__all__ = ["FIGURES", "check_sides", "staged", "steps"]
+__all__ = ["FIGURES", "PLACES", "check_sides", "staged", "steps"]
 
 FRAMES = 5_000
 BUSY = Shape(sockets=64, in_flight=4)
 PAGE_AT_ROW = 10_000
 PROBE_SECONDS = 0.002
 
+PLACES = "gateway, echo, pgbench and psql on {}, PostgreSQL and the load clients on {}"
 FIGURES = [
     Figure("manager's month, one client / pgbench", lambda r: r["month: gateway"]["p50"] / r["month: pgbench"]["p50"], 2),
     Figure("desk's week, one client / pgbench", lambda r: r["week: gateway"]["p50"] / r["week: pgbench"]["p50"], 2),

@@ -13,6 +13,7 @@ from tests.bench import adds, server_processes
 from tests.bench.dataset import Dataset, open_session
 from tests.bench.figures import Sample, StepFailedError
 from tests.bench.load_job import Shape
+from tests.bench.postgres_sides import Postgres, place_server
 from tests.bench.processes import cores
 from tests.bench.server_processes import Served
 from tests.bench.stage import Stage, shared_sides
@@ -44,10 +45,15 @@ class WriteStage(Stage, frozen=True, kw_only=True):
         return {**sample, "row_bytes": table.row_bytes()}
 
     def add_by_pgbench(self, clients: int, *, pipelined: bool = False) -> Sample:
-        """Adds the same rows one by one."""
+        """Adds the same rows one by one. It is faster with all cores, PostgreSQL too, so that is what it gets."""
         script, options = adds.transaction(self.dataset, pipelined=pipelined)
+        core, other_core = cores()
         self.empty.prepare()
-        sample = self.postgres.pgbench_script(self.empty.dsn, "add", script, options, self.step_seconds, clients)
+        place_server(core | other_core)
+        try:
+            sample = self.postgres.pgbench_script(self.empty.dsn, "add", script, options, self.step_seconds, clients)
+        finally:
+            place_server(other_core)
         if not self.empty.added():
             raise StepFailedError("pgbench added nothing")
         return {**sample, "row_bytes": self.empty.row_bytes()}
@@ -56,7 +62,7 @@ class WriteStage(Stage, frozen=True, kw_only=True):
 @contextmanager
 def staged(data: Dataset, seconds: int) -> Iterator[WriteStage]:
     """Every process of the part beside PostgreSQL."""
-    core, _ = cores()
+    core, other_core = cores()
     with tables(data) as (empty, large), shared_sides(data, seconds) as shared:
         empty_gateway = partial(server_processes.gateway, empty.dsn, core)
         with (
@@ -65,7 +71,7 @@ def staged(data: Dataset, seconds: int) -> Iterator[WriteStage]:
             server_processes.gateway(large.dsn, core, "gateway-large") as large_gateway,
         ):
             yield WriteStage(
-                **structs.asdict(shared),
+                **{**structs.asdict(shared), "postgres": Postgres(core | other_core)},
                 gateway=gateway,
                 unshared_gateway=unshared_gateway,
                 large_gateway=large_gateway,
