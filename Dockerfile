@@ -17,7 +17,7 @@ RUN useradd --system --uid 10001 --no-create-home gateway
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 GATEWAY_HOST=0.0.0.0
 USER gateway
-EXPOSE 8080
+EXPOSE 8080 9464
 # GATEWAY_DATABASE_URL and GATEWAY_TOKEN_SECRET must be given; the image has no embedded PostgreSQL.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["python", "-c", \
     "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('GATEWAY_PORT', '8080') + '/healthz', timeout=2)"]

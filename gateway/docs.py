@@ -18,7 +18,7 @@ from gateway.errors import CLOSE_CODES, ERRORS
 from gateway.event import Event, Participant
 from gateway.handshake import PATHS, SUBPROTOCOL
 from gateway.metrics import COMMANDS as COMMAND_BOUNDS
-from gateway.metrics import SECONDS, Metrics
+from gateway.metrics import SECONDS, Described, Metrics
 from gateway.settings import Settings
 from gateway.wire import EXT_ID_CHARS_MAX, Frame
 
@@ -158,15 +158,12 @@ def settings_page() -> str:
 
 
 def metrics_page() -> str:
-    """docs/metrics.md. The library's own metrics are those that nobody here has described."""
-    metrics = Metrics()
-    described = [(f"`{m.name}`", m.kind, ", ".join(f"`{label}`" for label in m.labels), m.meaning) for m in metrics.described]
-    ours = {name.removesuffix("_total") for name in (m.name for m in metrics.described)}
-    others = [family for family in metrics.registry.collect() if family.name not in ours]
-    library = [
-        (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, family.documentation)
-        for family in others
-    ]
+    """docs/metrics.md."""
+    described = (
+        (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning)
+        for metric in Metrics().described
+    )
+    library = ((f"`{metric.name}`", metric.kind, metric.meaning) for metric in library_metrics())
     return (
         GENERATED
         + METRICS_INTRODUCTION
@@ -175,6 +172,17 @@ def metrics_page() -> str:
         + _table(("name", "type", "meaning"), library)
         + "\n"
     )
+
+
+def library_metrics() -> list[Described]:
+    """The metrics that prometheus-client adds of itself: those that nobody here has described."""
+    metrics = Metrics()
+    ours = {metric.name.removesuffix("_total") for metric in metrics.described}
+    return [
+        Described(f"{family.name}_total" if family.type == "counter" else family.name, family.type, (), family.documentation)
+        for family in metrics.registry.collect()
+        if family.name not in ours
+    ]
 
 
 def _command_section(name: str, command: Command, exchanges: Sequence[Exchange]) -> str:
