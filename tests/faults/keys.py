@@ -63,8 +63,8 @@ async def _add_until_done(client: Client, proxy: Proxy, where: Where, ledger: Le
             await asyncio.sleep(PAUSE_SECONDS)
             reply = await client.exchange(frame, entry.title)
         ledger.answer(entry, reply)
-        if reply["status"] == 200 and (again := await client.exchange(frame, entry.title)) != {**reply, "replayed": True}:
-            raise AssertionError(f"the replay of {entry.title} is another reply: {again}")
+        if reply["status"] == 200 and await client.exchange(frame, entry.title) != {**reply, "replayed": True}:
+            told[f"{where} with another reply to the replay"] = told.get(f"{where} with another reply to the replay", 0) + 1
 
 
 def _broken(truth: Truth) -> bool:

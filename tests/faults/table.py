@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import bugs, controls, disk, keys, kills, outages
+from tests.faults import bugs, conformance, controls, disk, hostile, keys, kills, outages, proofs
 from tests.faults.check import Check
 
 NOTHING_BROKEN = "0 acknowledged lost, 0 doubled, 0 torn (event without its participants)"
@@ -78,5 +78,27 @@ CHECKS = [
         "sent twice, done once",
         "1,000 replays, 50 at once on one key, two processes: one event each, the same reply",
         keys.replays,
+    ),
+    Check(
+        "waiting-games",
+        "c",
+        "every wait has its limit",
+        "slow handshakes, half-sent messages, endless fragments, mute sockets: each closed by its limit, nobody else",
+        hostile.waiting_games,
+    ),
+    Check(
+        "autobahn",
+        "c",
+        "the library's WebSocket is the gateway's",
+        "all of Autobahn's cases but the library's documented deviation, 7.1.5",
+        conformance.autobahn,
+    ),
+    Check(
+        "refusals",
+        "c",
+        "nobody comes in without a proof",
+        "20 hostile Origins; every command before login; tokens expired, of another key, alg none, other audience, "
+        "tampered: all refused",
+        proofs.refusals,
     ),
 ]
