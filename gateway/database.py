@@ -20,6 +20,9 @@ RETRY_AFTER_MS = 1000
 STREAM_ROWS = 200
 """Rows of a stream fetched at once: some 160 KB, a few milliseconds of the event loop."""
 
+REFUSAL_SECONDS = 10.0
+"""How long a write that PostgreSQL had no room for counts, when no other follows: readiness then lets clients try again."""
+
 Row = asyncpg.Record
 
 _LOST = (asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError, OSError, EOFError)
@@ -45,6 +48,7 @@ class Database:
         self._idle: list[Any] = []
         self._acquiring = 0
         self._acquire_seconds = settings.db_acquire_seconds
+        self._refused_at: float | None = None
         self._observe_wait = metrics.db_waits.of("commands")
         self._observe_stream_wait = metrics.db_waits.of("streams")
         metrics.db_connections.set_function(pool.get_size)
@@ -65,8 +69,19 @@ class Database:
             try:
                 rows: list[Row] = await prepared.fetch(*args)
             except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+                self._note_refusal(error)
                 raise failure_of(error, Outcome.UNKNOWN if statement.writes else Outcome.NOT_EXECUTED) from error
+            if statement.writes:
+                self._refused_at = None
             return rows
+
+    def refuses_writes(self) -> bool:
+        """Whether PostgreSQL had no room, or was read-only, at a write of the last seconds, and has done none since."""
+        return self._refused_at is not None and time.monotonic() - self._refused_at < REFUSAL_SECONDS
+
+    def _note_refusal(self, error: BaseException) -> None:
+        if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in ("53", "25"):
+            self._refused_at = time.monotonic()
 
     async def fetch_row(self, statement: Statement, *args: object) -> Row | None:
         """The first row of the statement, or None."""
@@ -89,7 +104,9 @@ class Database:
         db = await self._acquire(pool)
         try:
             yield db
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error.__cause__, (TimeoutError, *_LOST)):
+                db.terminate()  # giving it back would wait for an answer that does not come
             await self._release(pool, db)
             raise
         if self._acquiring or pool is not self._pool or db.is_closed():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 import asyncpg
 
 from gateway.errors import CommandError, ErrorCode, Outcome
+from gateway.fair_queue import FairQueue
 from gateway.metrics import Observe
 
 Item = TypeVar("Item")
@@ -23,10 +24,13 @@ class GroupCommit(Generic[Item, Result]):
     """Runs items through `run`, which takes several and returns the result of each, in their order.
 
     A lone item goes at once, in the caller's task. While all writers are busy items wait, and the first writer to be free
-    takes all that wait, up to `share_max`: there is no timer. When PostgreSQL refuses a shared statement, its items are
-    run one by one in the same order, so that only the guilty one gets an error. When the answer was lost nothing is sent
-    again: every item of the statement gets that error, with its outcome. A caller that is cancelled takes no other item
-    along. `observe_size` is told how many items go together; when they are then run one by one it is not told again.
+    takes all that wait, up to `share_max`: there is no timer. When more wait, their owners take turns. What has waited
+    for `deadline_seconds` is not sent any more and fails with TIMEOUT.
+
+    When PostgreSQL refuses a shared statement, its items are run one by one in the same order, so that only the guilty
+    one gets an error. When the answer was lost nothing is sent again: every item of the statement gets that error, with
+    its outcome. A caller that is cancelled takes no other item along. `observe_size` is told how many items go together;
+    when they are then run one by one it is not told again.
     """
 
     def __init__(
@@ -40,17 +44,17 @@ class GroupCommit(Generic[Item, Result]):
         self._share_max = share_max
         self._deadline_seconds = deadline_seconds
         self._observe_size = observe_size
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: FairQueue[tuple[Item, asyncio.Future[Result], float]] = FairQueue()
         self._idle: deque[asyncio.Future[None]] = deque()
 
     def writers(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that do the work; whoever owns this owns the tasks that run them."""
         return [self._write_forever() for _ in range(WRITERS_MAX)]
 
-    async def submit(self, item: Item) -> Result:
+    async def submit(self, item: Item, owner: Hashable) -> Result:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
         if not self._idle or self._waiting:
-            return await self.queue(item)
+            return await self.queue(item, owner)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._observe_size(1)
         writer = self._idle.pop()  # it sleeps on, while the caller does its work: two turns of the event loop less
@@ -61,10 +65,11 @@ class GroupCommit(Generic[Item, Result]):
             self._wake()
         return answer.result()
 
-    async def queue(self, item: Item) -> Result:
+    async def queue(self, item: Item, owner: Hashable) -> Result:
         """The same, with the work done by a writer: a caller that is cancelled leaves it to its end."""
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, answer))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append(owner, (item, answer, loop.time() + self._deadline_seconds))
         self._wake()
         return await answer
 
@@ -80,9 +85,22 @@ class GroupCommit(Generic[Item, Result]):
                 wake = loop.create_future()
                 self._idle.append(wake)
                 await wake
-            count = min(len(self._waiting), self._share_max)
-            self._observe_size(count)
-            await self._answer([self._waiting.popleft() for _ in range(count)])
+            batch = self._in_time(self._waiting.take(self._share_max), loop.time())
+            if batch:
+                self._observe_size(len(batch))
+                await self._answer(batch)
+
+    def _in_time(
+        self, taken: Sequence[tuple[Item, asyncio.Future[Result], float]], now: float
+    ) -> list[tuple[Item, asyncio.Future[Result]]]:
+        """What is still to be done of what waited: not what nobody waits for any more, nor what waited past its deadline."""
+        batch = []
+        for item, answer, deadline in taken:
+            if now >= deadline:
+                _settle(answer, CommandError(ErrorCode.TIMEOUT, "the commands before this one took too long"))
+            elif not answer.done():
+                batch.append((item, answer))
+        return batch
 
     async def _answer(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

@@ -217,6 +217,8 @@ class Gateway:
             return error.message
         if row is None or row["version"] != schema.current_version():
             return "the database schema has another version"
+        if self._db.refuses_writes():
+            return "the database takes no writes"
         return None
 
     def _arguments(self) -> dict[str, Any]:

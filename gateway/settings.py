@@ -182,11 +182,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     db_statement_seconds: Annotated[
         float,
         _meta("PostgreSQL's statement_timeout; shorter than the command timeout, so that slow is certain", gt=0, le=60),
-    ] = 3.0
+    ] = 2.0
     db_command_seconds: Annotated[
-        float, _meta("time the gateway waits for PostgreSQL's answer before the outcome is unknown", gt=0, le=60)
-    ] = 4.0
-    db_lock_seconds: Annotated[float, _meta("PostgreSQL's lock_timeout; below the statement timeout", gt=0, le=60)] = 2.0
+        float,
+        _meta(
+            "time the gateway waits for PostgreSQL's answer before the outcome is unknown, and a write for its turn",
+            gt=0,
+            le=60,
+        ),
+    ] = 2.5
+    db_lock_seconds: Annotated[float, _meta("PostgreSQL's lock_timeout; below the statement timeout", gt=0, le=60)] = 1.0
     db_idle_transaction_seconds: Annotated[
         float, _meta("PostgreSQL's idle_in_transaction_session_timeout; the gateway never idles in one", gt=0, le=60)
     ] = 5.0
@@ -359,6 +364,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             yield f"{PREFIX}{smaller.upper()} is {low}: it must be below {PREFIX}{larger.upper()}, which is {high}"
     if settings.metrics_port == settings.port != 0 and settings.metrics_host == settings.host:
         yield f"{PREFIX}METRICS_PORT is {settings.metrics_port}: it must be another than {PREFIX}PORT"
+    yield from _bad_items(settings)
+
+
+def _bad_items(settings: Settings) -> Iterator[str]:
+    """Items of lists that are not what the list is of."""
     for origin in settings.origins:
         if not _ORIGIN.fullmatch(origin):
             yield f"{PREFIX}ORIGINS has {origin!r}: an origin is like https://crm.example.com, in lower case and with no path"

@@ -10,7 +10,8 @@ import pytest
 
 from tests.client import EVENT, Client
 from tests.conftest import Running, started
-from tests.process import until
+from tests.held import PATIENT
+from tests.process import becomes_true, until
 from tests.proxy import proxied
 
 POISON = """
@@ -78,6 +79,32 @@ async def test_sharing_of_one_commits_each_alone(start, connect, db):
     gateway = await start(commands_per_commit_max=1)
     await together(connect, gateway, db, [f"event {n}" for n in range(20)])
     assert 20 == await db.fetchval("SELECT count(DISTINCT xmin::text) FROM calendar_event WHERE title LIKE 'event%'")
+
+
+async def test_quiet_manager_is_in_the_very_next_statement(start, connect, db, monkeypatch):
+    """Behind 480 adds of one manager that wait, another manager's one is stored by one of the next two statements."""
+    monkeypatch.setattr("gateway.fair_share.ACTIVE_SECONDS", 0)
+    await db.execute(POISON)
+    gateway = await start(**PATIENT)
+    waiting = gateway.gateway._dispatch._services.calendar._adds._waiting
+    flooding, quiet = [await connect(gateway) for _ in range(8)], await connect(gateway, login="11")
+    holders = [await connect(gateway) for _ in range(2)]
+    await db.execute("SELECT pg_advisory_lock(7)")
+    async with asyncio.TaskGroup() as tasks:
+        for holder in holders:
+            tasks.create_task(holder.add(title="held"))
+        await until(lambda: db.fetchval(BOTH_WAIT))
+        for client in flooding:
+            tasks.create_task(adds(client, ["flood"] * 60))
+        await becomes_true(lambda: len(waiting) == 480)
+        tasks.create_task(quiet.add(title="quiet"))
+        await becomes_true(lambda: len(waiting) == 481)
+        await db.execute("SELECT pg_advisory_unlock(7)")
+    before = await db.fetchval("""
+        SELECT count(DISTINCT event.xmin::text) FROM calendar_event AS event, calendar_event AS quiet
+        WHERE quiet.title = 'quiet' AND event.title = 'flood' AND event.xmin::text::bigint < quiet.xmin::text::bigint
+    """)
+    assert before <= 1
 
 
 @pytest.mark.parametrize("share", SHARES)

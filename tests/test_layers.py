@@ -16,6 +16,7 @@ LAYERS = {
         "database",
         "group_commit",
         "turns",
+        "fair_queue",
         "schema",
         "schema_steps",
         "embedded",

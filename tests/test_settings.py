@@ -110,7 +110,7 @@ def test_settings_faults_are_told_together() -> None:
     ("smaller", "larger", "given"),
     [
         ("db_statement_seconds", "db_command_seconds", {"db_statement_seconds": "4"}),
-        ("db_statement_seconds", "db_command_seconds", {"db_command_seconds": "2.5"}),
+        ("db_statement_seconds", "db_command_seconds", {"db_command_seconds": "2"}),
         ("db_lock_seconds", "db_statement_seconds", {"db_lock_seconds": "3"}),
         ("outbox_stall_seconds", "pong_timeout_seconds", {"outbox_stall_seconds": "20"}),
         ("body_bytes_max", "frame_bytes_max", {"frame_bytes_max": "1024"}),

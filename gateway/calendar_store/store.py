@@ -32,7 +32,7 @@ ID_BLOCK = 100
 """Event ids taken from the sequence at once, so that an add needs one round trip; a restart leaves a gap of at most these."""
 RENEWALS_MAX = 20
 """Times an access is renewed because managers and sessions changed while an event was read."""
-SEND_AGAIN_SECONDS = 2.5
+SEND_AGAIN_SECONDS = 1.0
 """Time to learn what became of a keyed write whose answer was lost; with the first try, below the clients' patience."""
 SEND_AGAIN_PAUSE_SECONDS = 0.05
 """Between two tries to, while the database is away."""
@@ -80,7 +80,7 @@ class CalendarStore:
 
     async def add_event(self, access: Access, event: Event, key: WriteKey | None) -> None:
         """Stores the event with its participants; returns once both are committed."""
-        if not await self._write(self._adds, Write(event, access.epoch, key)):
+        if not await self._write(self._adds, Write(event, access.epoch, key), access.manager_id):
             await self._sessions.confirm(access)
             raise RuntimeError("an add wrote nothing although its access holds")
 
@@ -106,10 +106,10 @@ class CalendarStore:
                 event = _decode_event(stored)
                 changed = change(access, event)
                 if changed == event:
-                    if key is None or await self._write(self._keeps, Write(event, access.epoch, key)):
+                    if key is None or await self._write(self._keeps, Write(event, access.epoch, key), access.manager_id):
                         return stored
                     continue
-                written = await self._write(self._changes, Write(changed, access.epoch, key))
+                written = await self._write(self._changes, Write(changed, access.epoch, key), access.manager_id)
                 if written is not None:
                     return written
         raise _contended(event_id)
@@ -123,25 +123,25 @@ class CalendarStore:
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
                 check(access, event)
-                if await self._write(self._deletes, Write(event, access.epoch, key)):
+                if await self._write(self._deletes, Write(event, access.epoch, key), access.manager_id):
                     return
         raise _contended(event_id)
 
-    async def _write(self, group: GroupCommit[Write, Done], write: Write) -> Done:
+    async def _write(self, group: GroupCommit[Write, Done], write: Write, manager_id: int) -> Done:
         """What the group made of the write: nothing (false or None) when its access or its event's version has moved on."""
         lost: CommandError | None = None
         try:
-            done = await group.submit(write)
+            done = await group.submit(write, manager_id)
         except CommandError as error:
             if write.key is None or error.outcome is not Outcome.UNKNOWN:
                 raise
             lost = error
-            done = await self._sent_again(group, write, lost)
+            done = await self._sent_again(group, write, manager_id, lost)
         if not done and write.key is not None and await self._taken(write.key, lost):
             raise KeyTakenError(lost)
         return done
 
-    async def _sent_again(self, group: GroupCommit[Write, Done], write: Write, lost: CommandError) -> Done:
+    async def _sent_again(self, group: GroupCommit[Write, Done], write: Write, manager_id: int, lost: CommandError) -> Done:
         """The same write once more: its key makes it wait until the first try has ended, and then does it or not.
 
         Raises `lost` when the database does not tell in time.
@@ -150,7 +150,7 @@ class CalendarStore:
             async with asyncio.timeout(SEND_AGAIN_SECONDS):
                 while True:
                     try:
-                        return await group.queue(write)
+                        return await group.queue(write, manager_id)
                     except CommandError:
                         await asyncio.sleep(SEND_AGAIN_PAUSE_SECONDS)
         raise lost
@@ -164,7 +164,7 @@ class CalendarStore:
     async def _read(self, access: Access, event_id: int) -> tuple[Access, Raw]:
         """The event, and the access it was read with: an access that no longer holds is renewed here, within the turn."""
         for _ in range(RENEWALS_MAX):
-            event = await self._gets.submit((access, event_id))
+            event = await self._gets.submit((access, event_id), access.manager_id)
             if event is not None:
                 return access, event
             renewed = await self._sessions.renewed(access)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shlex
 import signal
@@ -27,6 +28,11 @@ FIRST_EVENT = (
 )
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GC_YOUNG_OBJECTS = 50_000
+"""New objects before the garbage collector looks: a burst of commands makes and drops thousands, none of them in a circle.
+
+At Python's own 700 the collector took 10 % of the time at 256 commands in flight, and 42 % with 5,000 sockets open.
+"""
 
 
 @click.command()
@@ -81,6 +87,9 @@ async def _serve(settings: Settings, dsn: str, logger: Logger) -> None:
                 gateway.reload()
 
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_YOUNG_OBJECTS)
         logger.info("serving", host=settings.host, port=gateway.port, embedded=not settings.database_url)
         click.echo(_welcome(settings, gateway.port))
         sys.stdout.flush()

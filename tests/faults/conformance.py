@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from gateway.connection import Connection
 from gateway.dispatch import Dispatch, Refusal
 from gateway.server import socket_arguments
+from gateway.sessions import Identity
 from gateway.settings import Settings
 from gateway.sweeper import sweep_forever
 from gateway.watched_socket import WatchedSocket
@@ -63,7 +64,7 @@ async def _echo() -> AsyncIterator[str]:
 
         async def handle(socket: ServerConnection) -> None:
             assert isinstance(socket, WatchedSocket)
-            connection = _EchoConnection(socket, cast("Dispatch", _Echo()), settings, tasks.create_task)
+            connection = _EchoConnection(socket, cast("Dispatch", _Echo()), settings, tasks.create_task, Identity())
             connections.add(connection)
             try:
                 await connection.run()

@@ -32,28 +32,29 @@ PLANTS: dict[str, Plant] = {
     ),
     EARLY: Plant(
         "gateway.calendar_store.store",
-        "        if not await self._adds.submit((event, access.epoch)):\n",
-        "        self.early = [*getattr(self, 'early', []), asyncio.ensure_future(self._adds.submit((event, access.epoch)))]\n"
+        "        if not await self._write(self._adds, Write(event, access.epoch, key)):\n",
+        "        add = self._write(self._adds, Write(event, access.epoch, key))\n"
+        "        self.early = [*getattr(self, 'early', []), asyncio.ensure_future(add)]\n"
         "        if not event:\n",
         ("tests/test_group_commit.py", "tests/test_atomicity.py"),
     ),
     KEYLESS: Plant(
         "gateway.dispatch",
-        "if frame.idempotency_key is not None:",
-        "if frame is None:",
-        ("tests/test_dispatch.py::test_answer_refuses_a_key_for_every_command",),
+        "            return await self._handle_once(command, frame, frame.idempotency_key, request, context)\n",
+        "            pass\n",
+        ("tests/test_idempotency.py",),
     ),
     "rollback forgotten": Plant(
         "gateway.calendar_store.store",
-        "        rows = await self._db.fetch(_ADD_EVENTS, _rows(batch), _participants(batch))\n",
-        "        rows = await self._db.fetch(_ADD_EVENTS, _rows(batch), '[]')\n"
-        "        second = _ADD_EVENTS.sql.partition('invited AS (')[2].partition(')\\n    SELECT id FROM added')[0]\n"
+        "        rows = await self._fetch(statements.ADD_EVENTS, statements.ADD_KEYED_EVENTS, given, batch, _event_reply)\n",
+        "        rows = await self._db.fetch(statements.ADD_EVENTS, given[0], '[]')\n"
+        "        second = statements.ADD_EVENTS.sql.partition('invited AS (')[2].partition(')\\n    SELECT id FROM added')[0]\n"
         "        second = second.replace('JOIN added', 'JOIN calendar_event AS added').replace('$2::json', '$1::json')\n"
-        "        await self._db.fetch(Statement(second, writes=True), _participants(batch))\n",
+        "        await self._db.fetch(Statement(second, writes=True), given[1])\n",
         ("tests/test_atomicity.py",),
     ),
     "reply before participants": Plant(
-        "gateway.calendar_store.store",
+        "gateway.calendar_store.statements",
         "FROM {_GIVEN_PARTICIPANTS} JOIN added ON added.id = given.event_id\n",
         "FROM {_GIVEN_PARTICIPANTS} JOIN added ON added.id = given.event_id AND given.role = 0\n",
         ("tests/test_add_calendar_event.py", "tests/test_get_calendar_event.py"),
@@ -77,7 +78,7 @@ PLANTS: dict[str, Plant] = {
         ("tests/test_sweeper.py::test_client_that_takes_nothing_is_cut",),
     ),
     "revoked session goes on": Plant(
-        "gateway.calendar_store.store",
+        "gateway.calendar_store.statements",
         '_EPOCH_HOLDS = "given.epoch = (SELECT epoch FROM access_epoch)"',
         '_EPOCH_HOLDS = "true"',
         ("tests/test_access.py",),
@@ -113,9 +114,9 @@ PLANTS: dict[str, Plant] = {
         ("tests/test_atomicity.py", "tests/test_group_commit.py"),
     ),
     "second change of an event overtakes": Plant(
-        "gateway.calendar_store.store",
-        "        lock = self._turns.get(event_id)\n",
-        "        lock = None\n",
+        "gateway.turns",
+        "        turn = self._turns.get(name)\n",
+        "        turn = None\n",
         ("tests/test_order.py", "tests/test_concurrent_changes.py"),
     ),
 }

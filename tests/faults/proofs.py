@@ -16,21 +16,22 @@ OPEN = {"MngLogin", "HealthCheck"}
 
 async def refusals(stage: Stage) -> Finding:
     """Counts what was let in, of what must not be; what must be let in shows that the gateway is no wall."""
-    async with stage.database() as dsn:
-        async with connected(dsn) as db, stage.gateway(dsn, token_secret=KEY, origins=ALLOWED) as gateway:
-            origins = {origin: await status_of(gateway.url, origin) for origin in HOSTILE_ORIGINS}
-            friends = [await status_of(gateway.url), await status_of(gateway.url, ALLOWED)]
-            async with Client.connected(gateway.url) as client:
-                replies = {name: await client.command(name, {}) for name in COMMANDS}
-                bad, good = await bad_tokens(db), token_of(await opened(db))
-                shown = {
-                    name: await client.command("MngGetCalendarEvent", {"id": 1}, __token=token) for name, token in bad.items()
-                }
-                genuine = await client.command("MngGetCalendarEvent", {"id": 1}, __token=good)
-            closed = []
-            for token in bad.values():
-                async with Client.connected(gateway.url, **bearer(token)) as client:
-                    closed.append(await client.closed())
+    async with (
+        stage.database() as dsn,
+        connected(dsn) as db,
+        stage.gateway(dsn, token_secret=KEY, origins=ALLOWED) as gateway,
+    ):
+        origins = {origin: await status_of(gateway.url, origin) for origin in HOSTILE_ORIGINS}
+        friends = [await status_of(gateway.url), await status_of(gateway.url, ALLOWED)]
+        async with Client.connected(gateway.url) as client:
+            replies = {name: await client.command(name, {}) for name in COMMANDS}
+            bad, good = await bad_tokens(db), token_of(await opened(db))
+            shown = {name: await client.command("MngGetCalendarEvent", {"id": 1}, __token=token) for name, token in bad.items()}
+            genuine = await client.command("MngGetCalendarEvent", {"id": 1}, __token=good)
+        closed = []
+        for token in bad.values():
+            async with Client.connected(gateway.url, **bearer(token)) as client:
+                closed.append(await client.closed())
     let_in = [origin for origin, status in origins.items() if status != 403]
     let_in += [name for name, reply in replies.items() if name not in OPEN and reply["error"] != "UNAUTHORIZED"]
     let_in += [name for name, reply in shown.items() if (reply["status"], reply["outcome"]) != (401, "not_executed")]
