@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
 
+from gateway.errors import CommandError, ErrorCode, Outcome
+from gateway.group_commit import GroupCommit
 from tests.client import EVENT, Client
 from tests.conftest import Running, started
 from tests.held import PATIENT
@@ -158,3 +161,34 @@ async def test_lost_connection_acknowledges_nothing_that_is_not_there(dsn, conne
         assert sorted(acknowledged) == sorted(stored)
     torn = "SELECT count(*) FROM calendar_event e WHERE NOT EXISTS (SELECT FROM calendar_participant WHERE event_id = e.id)"
     assert 0 == await db.fetchval(torn)
+
+
+async def test_item_past_its_deadline_is_never_run():
+    """What is still behind stuck writers when its time is up fails with TIMEOUT, and is not done once they are free."""
+    stuck, ran = asyncio.Event(), []
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        ran.extend(items)
+        await stuck.wait()
+        return items
+
+    group = GroupCommit(run, 64, 0, lambda _size: None)
+    async with asyncio.TaskGroup() as tasks:
+        writers = [tasks.create_task(writer) for writer in group.writers()]
+        await asyncio.sleep(0)
+        first = [tasks.create_task(group.submit(item, "owner")) for item in ("a", "b")]
+        await asyncio.sleep(0)
+        late = tasks.create_task(raised(group.submit("late", "owner")))
+        await asyncio.sleep(0)
+        stuck.set()
+        error = await late
+        assert ["a", "b"] == [await task for task in first] == ran
+        for writer in writers:
+            writer.cancel()
+    assert (ErrorCode.TIMEOUT, Outcome.NOT_EXECUTED) == (error.code, error.outcome)
+
+
+async def raised(answer: Awaitable[Any]) -> CommandError:
+    with pytest.raises(CommandError) as caught:
+        await answer
+    return caught.value
