@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 
 import msgspec
 
@@ -44,10 +45,14 @@ _EVENT = {
 }
 
 
-def frames(dataset: Dataset) -> list[str]:
-    """Adds drawn from the seed: owners of the whole brand, times in the month behind the data."""
+def frames(dataset: Dataset, *, keyed: bool = False) -> list[str]:
+    """Adds drawn from the seed: owners of the whole brand, times in the month behind the data.
+
+    With keys these are new in every list, and with its number new in every frame sent.
+    """
     draw = random.Random(SEED)
-    return [msgspec.json.encode(_frame(_data(dataset, draw))).decode() for _ in range(FRAMES)]
+    key = {"idempotencyKey": f"{uuid.uuid4()}-{NUMBER}"} if keyed else {}
+    return [msgspec.json.encode(_frame(_data(dataset, draw)) | key).decode() for _ in range(FRAMES)]
 
 
 def transaction(dataset: Dataset, *, pipelined: bool = False) -> tuple[str, list[str]]:

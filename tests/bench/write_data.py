@@ -28,7 +28,7 @@ class Table(Struct, frozen=True):
         TRUNCATE also makes PostgreSQL forget that it saw the table empty: with that knowledge it would plan the
         foreign key's check as a scan of the whole table, for every side.
         """
-        truncate = "" if self.events else "TRUNCATE calendar_event, calendar_participant;"
+        truncate = "" if self.events else "TRUNCATE calendar_event, calendar_participant, idempotency_key;"
         asyncio.run(execute(self.dsn, f"{truncate} CHECKPOINT"))
 
     def added(self) -> int:
@@ -78,7 +78,7 @@ async def _make(data: Dataset, empty: Table, large: Table) -> None:
     template = urlsplit(data.dsn).path[1:]
     await execute(data.small_dsn, f"CREATE DATABASE {LARGE} TEMPLATE {template} STRATEGY file_copy")
     for table in (empty, large):  # it would come in one side's step; nothing here lives long enough to need it
-        for name in ("calendar_event", "calendar_participant"):
+        for name in ("calendar_event", "calendar_participant", "idempotency_key"):
             await execute(table.dsn, f"ALTER TABLE {name} SET (autovacuum_enabled = false)")
 
 

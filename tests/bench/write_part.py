@@ -80,6 +80,12 @@ FIGURES = [
         at_least=True,
     ),
     Figure(
+        "adds with a key at 64 x 4 / without",
+        lambda r: r["64 x 4: keyed"]["per_second"] / r["64 x 4: gateway"]["per_second"],
+        target=0.6,
+        at_least=True,
+    ),
+    Figure(
         "10,000 idle sockets: resident memory",
         lambda r: r["10,000 idle: gateway"]["resident"] / MIB,
         target=260,
@@ -95,6 +101,7 @@ def steps(stage: WriteStage) -> dict[str, Step]:
         **{_pgbench(clients): partial(stage.add_by_pgbench, clients) for clients in CLIENTS},
         "pgbench: 8 clients, pipelined": partial(stage.add_by_pgbench, 8, pipelined=True),
         "64 x 4: gateway": partial(stage.add, BUSY),
+        "64 x 4: keyed": partial(stage.add, BUSY, keyed=True),
         "64 x 4: sharing 1": partial(stage.add, BUSY, stage.unshared_gateway),
         "64 x 4: large table": partial(stage.add, BUSY, stage.large_gateway),
         "64 x 4: echo": partial(stage.ask, stage.echo, stage.frames, shape=BUSY),

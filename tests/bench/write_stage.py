@@ -33,13 +33,14 @@ class WriteStage(Stage, frozen=True, kw_only=True):
     large_token: str
     frames: list[str]
 
-    def add(self, shape: Shape, server: Served | None = None) -> Sample:
+    def add(self, shape: Shape, server: Served | None = None, *, keyed: bool = False) -> Sample:
         """Adds through a gateway. Raises StepFailedError unless as many events are there as were acknowledged."""
         server = server or self.gateway
         table, token = (self.large, self.large_token) if server is self.large_gateway else (self.empty, self.token)
         table.prepare()
         before = table.added()
-        sample, acknowledged = self.ask_counted(server, self.frames, token, shape)
+        frames = adds.frames(self.dataset, keyed=True) if keyed else self.frames
+        sample, acknowledged = self.ask_counted(server, frames, token, shape)
         if (added := table.added() - before) != acknowledged:
             raise StepFailedError(f"{acknowledged} adds were acknowledged and {added} are there")
         return {**sample, "row_bytes": table.row_bytes()}
