@@ -106,7 +106,8 @@ class Database:
             yield db
         except BaseException as error:
             if isinstance(error.__cause__, (TimeoutError, *_LOST)):
-                db.terminate()  # giving it back would wait for an answer that does not come
+                with suppress(asyncpg.InterfaceError):  # the pool may have noticed already that it is gone
+                    db.terminate()  # giving it back would wait for an answer that does not come
             await self._release(pool, db)
             raise
         if self._acquiring or pool is not self._pool or db.is_closed():

@@ -84,9 +84,8 @@ async def test_sharing_of_one_commits_each_alone(start, connect, db):
     assert 20 == await db.fetchval("SELECT count(DISTINCT xmin::text) FROM calendar_event WHERE title LIKE 'event%'")
 
 
-async def test_quiet_manager_is_in_the_very_next_statement(start, connect, db, monkeypatch):
+async def test_quiet_manager_is_in_the_very_next_statement(start, connect, db):
     """Behind 480 adds of one manager that wait, another manager's one is stored by one of the next two statements."""
-    monkeypatch.setattr("gateway.fair_share.ACTIVE_SECONDS", 0)
     await db.execute(POISON)
     gateway = await start(**PATIENT)
     waiting = gateway.gateway._dispatch._services.calendar._adds._waiting
