@@ -164,7 +164,8 @@ async def test_lost_connection_acknowledges_nothing_that_is_not_there(dsn, conne
 
 async def test_item_past_its_deadline_is_never_run():
     """What is still behind stuck writers when its time is up fails with TIMEOUT, and is not done once they are free."""
-    stuck, ran = asyncio.Event(), []
+    stuck = asyncio.Event()
+    ran: list[str] = []
 
     async def run(items: Sequence[str]) -> Sequence[str]:
         ran.extend(items)

@@ -17,7 +17,13 @@ from tests.run_log import SECRET
 async def test_hangup_stops_a_gateway_whose_terminal_was_closed(dsn: str, tmp_path: Path) -> None:
     """While the terminal is open keys are read anew; once it is closed the gateway drains and ends with 0."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
-    given = {"PORT": "0", "DATABASE_URL": dsn, "TOKEN_SECRET": SECRET, "JWKS_FILE": publish(tmp_path / "jwks", rsa_jwk())}
+    given = {
+        "PORT": "0",
+        "METRICS_HOST": "off",
+        "DATABASE_URL": dsn,
+        "TOKEN_SECRET": SECRET,
+        "JWKS_FILE": publish(tmp_path / "jwks", rsa_jwk()),
+    }
     environment |= {f"GATEWAY_{name}": value for name, value in given.items()}
     terminal, its_end = os.openpty()
     output, told = tmp_path / "hangup.out", bytearray()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tests.client import EVENT
-from tests.conftest import PASSWORD, SECRET, Running, Start
+from tests.conftest import PASSWORD, SECRET, Start
 from tests.issuers import by_rsa, foreign_claims, publish, rsa_jwk
 from tests.run_log import TOKEN
 
@@ -36,8 +36,9 @@ async def test_database_holds_no_token_no_password_and_no_key(start: Start, conn
     assert [] == [secret for secret in (TOKEN, PASSWORD, SECRET, *parts) if secret in text]
 
 
-async def test_database_gives_nothing_to_sign_in_with(gateway: Running, connect: Any, db: Any) -> None:
+async def test_database_gives_nothing_to_sign_in_with(start: Start, connect: Any, db: Any) -> None:
     """Every text in it, a live session's id among them, is refused as a token and as a password."""
+    gateway = await start(sign_in_failures_max=0, sign_in_address_failures_max=0)
     client = await connect(gateway)
     texts = {
         value

@@ -32,8 +32,8 @@ PLANTS: dict[str, Plant] = {
     ),
     EARLY: Plant(
         "gateway.calendar_store.store",
-        "        if not await self._write(self._adds, Write(event, access.epoch, key)):\n",
-        "        add = self._write(self._adds, Write(event, access.epoch, key))\n"
+        "        if not await self._write(self._adds, Write(event, access.epoch, key), access.manager_id):\n",
+        "        add = self._write(self._adds, Write(event, access.epoch, key), access.manager_id)\n"
         "        self.early = [*getattr(self, 'early', []), asyncio.ensure_future(add)]\n"
         "        if not event:\n",
         ("tests/test_group_commit.py", "tests/test_atomicity.py"),
