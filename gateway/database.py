@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from gateway import wire
 from gateway.errors import CommandError, ErrorCode, Outcome, StartupError
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
-RETRY_AFTER_MS = 1000
-"""A restarted PostgreSQL takes some one second to serve again."""
+RETRY_AFTER_MS = 500, 2000
+"""A restarted PostgreSQL takes some one second to serve again; spread, so that clients do not come back at once."""
 
 STREAM_ROWS = 200
 """Rows of a stream fetched at once: some 160 KB, a few milliseconds of the event loop."""
@@ -243,7 +244,7 @@ def failure_of(error: BaseException, lost: Outcome) -> CommandError:
 
 
 def _no_service(message: str, outcome: Outcome = Outcome.NOT_EXECUTED) -> CommandError:
-    return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=RETRY_AFTER_MS)
+    return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=wire.spread_ms(*RETRY_AFTER_MS))
 
 
 async def _prepared(db: Any, statement: Statement) -> Any:

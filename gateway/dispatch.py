@@ -289,7 +289,7 @@ def _known_field(command: str, path: str | None) -> str | None:
 
 
 def _changing() -> CommandError:
-    return CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=1000)
+    return CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=wire.spread_ms(500, 1500))
 
 
 def _check_key(command: Command, frame: Frame) -> None:

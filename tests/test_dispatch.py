@@ -244,3 +244,19 @@ async def test_no_free_connection_is_no_service(start, connect, db):
         await waiting_backend(db)
         assert ("NO_SERVICE", "not_executed") == told(await second.command("MngLogin", data))
     assert 200 == (await held)["status"]
+
+
+async def test_clients_told_to_come_back_are_not_told_the_same_time(start, connect, db):
+    """Those who find the database away at one moment are spread over some time, about as long as it takes to restart."""
+    gateway = await start(db_connections_max=1, db_acquire_seconds=0.2)
+    clients = [await connect(gateway, login=None) for _ in range(11)]
+    data = {"login": "10", "password": PASSWORD}
+    async with db.transaction():
+        await db.execute("LOCK TABLE manager IN ACCESS EXCLUSIVE MODE")
+        held = asyncio.create_task(clients[0].command("MngLogin", data))
+        await waiting_backend(db)
+        replies = await asyncio.gather(*(client.command("MngLogin", data) for client in clients[1:]))
+    assert 200 == (await held)["status"]
+    waits = {reply["retry_after_ms"] for reply in replies}
+    assert 1 < len(waits)
+    assert 500 <= min(waits) <= max(waits) <= 2000

@@ -235,7 +235,8 @@ def _too_many_changes() -> CommandError:
 
 
 def _contended(event_id: int) -> CommandError:
-    return CommandError(ErrorCode.NO_SERVICE, f"event {event_id} is changed too often by others: try again", retry_after_ms=200)
+    message = f"event {event_id} is changed too often by others: try again"
+    return CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(100, 300))
 
 
 def _event_reply(event: Event) -> bytes:
