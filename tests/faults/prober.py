@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from tests.bench.load_job import Job, Result
+from tests.bench.load_job import Job, Opened, Result
 from tests.bench.processes import clean_environment
+from tests.bench.statements import frame_of_health_check
 from tests.process import ROOT
 
 PROBE_SECONDS = 0.002
-HEALTH = '{"command":"HealthCheck","extID":"probe"}'
 
 
 class Prober:
@@ -28,12 +28,21 @@ class Prober:
 
     async def stall(self, port: int, seconds: float, token: str = "") -> float:
         """The longest time that an answer took."""
-        job = Job(port=port, frames=[HEALTH], expect='"status":200', token=token, seconds=seconds, pause_seconds=PROBE_SECONDS)
+        job = Job(
+            port=port,
+            frames=[frame_of_health_check()],
+            expect='"status":200',
+            token=token,
+            seconds=seconds,
+            pause_seconds=PROBE_SECONDS,
+        )
         return (await self.run(job)).longest
 
     async def run(self, job: Job) -> Result:
         """A job that ends by itself."""
         self._input.write(msgspec.json.encode(job) + b"\n")
+        if error := msgspec.json.decode(await self._output.readline(), type=Opened).error:
+            raise RuntimeError(error)
         result = msgspec.json.decode(await self._output.readline(), type=Result)
         if result.wrong:
             raise RuntimeError(f"{result.wrong} wrong or missing replies; one began {result.first_wrong!r}")
