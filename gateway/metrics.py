@@ -32,7 +32,7 @@ SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 COMMANDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """The same for commands in a statement."""
 LOOP_LAG_SECONDS = 0.1
-"""How often the event loop's lateness is looked at; some 10 us each time."""
+"""How often the event loop's lateness is looked at; some 0.15 ms of processor time each."""
 
 Observe = Callable[[float], None]
 
@@ -64,7 +64,7 @@ class Buckets:
     def read(self) -> tuple[list[tuple[str, float]], float]:
         """Each bound with how many values are at most that, and the sum of all."""
         names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        return list(zip(names, accumulate(tuple(self._counts)), strict=True)), self._sum
+        return list(zip(names, accumulate(self._counts), strict=True)), self._sum
 
 
 class Histogram(Collector):
@@ -87,7 +87,7 @@ class Histogram(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """What the library asks for at a scrape."""
         family = HistogramMetricFamily(self._name, self._meaning, labels=self._labels)
-        for labels, child in tuple(self._children.items()):
+        for labels, child in self._children.items():
             family.add_metric(labels, *child.read())
         yield family
 

@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.errors import CloseCode
 from tests.calendar_model import Manager
 from tests.client import Client
 from tests.conftest import Running
 from tests.people import Person, team
 from tests.process import becomes_true, until
+from tests.scrape import SHOWN, scrape_until
 
 EVENTS = 3000
 FILL = f"""
@@ -171,3 +173,33 @@ async def test_streams_at_once_are_bounded(start, connect, db, filled):
     slow.socket.transport.resume_reading()
     assert EVENTS == (await slow.receive())["data"]["count"]
     assert EVENTS == (await person.filter())["count"]
+
+
+async def test_reader_without_progress_is_counted_as_too_slow(start, connect, db, filled):
+    """Cut in the middle of a message it is still a 4000 in the metrics, though no close frame fits there."""
+    gateway = await start(outbox_stall_seconds=0.3, **SHOWN)
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person)
+    found = await scrape_until(gateway, lambda found: found.value("gateway_closes_total"))
+    assert {("4000", "gateway"): 1} == found.values("gateway_closes_total", "code", "by")
+    assert (1, 0) == (found.value("gateway_connections"), found.value("gateway_commands_in_flight"))
+    slow.socket.transport.abort()
+
+
+async def test_reply_that_the_database_cuts_off_is_counted(start, connect, db, filled):
+    """The client sees 1011 in the middle of its reply; the metrics say that, and that a reply was cut off."""
+    gateway = await start(**SHOWN)
+    (person,) = await team(db, connect, gateway, Manager(21))
+    reader = await stuck(gateway, connect, person)
+    await becomes_true(lambda: any(c.socket.transport.get_write_buffer_size() for c in gateway.gateway._connections))
+    await db.execute(
+        """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'idle in transaction'
+        """
+    )
+    reader.socket.transport.resume_reading()
+    assert CloseCode.NO_PONG == await reader.closed()
+    found = await scrape_until(gateway, lambda found: found.value("gateway_closes_total"))
+    assert {("1011", "gateway"): 1} == found.values("gateway_closes_total", "code", "by")
+    assert 1 == found.value("gateway_replies_cut_off_total")
