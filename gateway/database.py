@@ -111,7 +111,7 @@ class Database:
                     db.terminate()  # giving it back would wait for an answer that does not come
             await self._release(pool, db)
             raise
-        if self._acquiring or pool is not self._pool or db.is_closed():
+        if self._acquiring or pool is not self._pool or _is_gone(db):
             await self._release(pool, db)
         else:
             self._idle.append(db)
@@ -120,7 +120,7 @@ class Database:
         """A connection: one that was kept, or else the pool's, whose way costs three turns of the event loop."""
         while self._idle and pool is self._pool:
             db = self._idle.pop()
-            if not db.is_closed():
+            if not _is_gone(db):
                 self._observe_wait(0.0)
                 return db
             await self._release(pool, db)
@@ -245,6 +245,14 @@ def failure_of(error: BaseException, lost: Outcome) -> CommandError:
 
 def _no_service(message: str, outcome: Outcome = Outcome.NOT_EXECUTED) -> CommandError:
     return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=wire.spread_ms(*RETRY_AFTER_MS))
+
+
+def _is_gone(db: Any) -> bool:
+    """Whether the connection has ended. The pool takes back one that it saw end; what stands for it then answers nothing."""
+    try:
+        return bool(db.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 async def _prepared(db: Any, statement: Statement) -> Any:

@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from gateway.database import Statement
+from tests.client import EVENT
 from tests.held import HELD, PATIENT, held_adds, row_counts
-from tests.process import gateway_process, until
+from tests.process import becomes_true, gateway_process, until
 
 NOTHING = (0, 0)
 both_moments = pytest.mark.parametrize("when", ["BEFORE", "AFTER"])
@@ -93,6 +94,21 @@ async def test_statement_is_prepared_once_for_a_connection(start, dsn, db, conne
     await client.add()
     assert before
     assert before == await gateway.gateway._db.fetch(named, "%INSERT INTO calendar_participant%")
+
+
+async def test_kept_connection_that_ended_is_replaced(start, dsn, db, connect):
+    """PostgreSQL ends connections that nothing runs on: neither the next command nor the gateway itself notices."""
+    gateway = await start()
+    clients = [await connect(gateway) for _ in range(4)]
+    await asyncio.gather(*(client.add() for client in clients))
+    ours = "FROM pg_stat_activity WHERE application_name = 'crm-gateway' AND datname = current_database()"
+    before = {row["pid"] for row in await db.fetch(f"SELECT pid {ours}")}
+    kept = [connection._con for connection in gateway.gateway._db._idle]
+    await db.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+    await becomes_true(lambda: kept and all(connection.is_closed() for connection in kept))
+    replies = await asyncio.gather(*(client.command("MngAddCalendarEvent", EVENT) for client in clients))
+    assert [200] * 4 == [reply["status"] for reply in replies]
+    assert before.isdisjoint({row["pid"] for row in await db.fetch(f"SELECT pid {ours}")})
 
 
 async def test_idle_connection_holds_no_lock(start, db):
