@@ -26,10 +26,12 @@ REFUSAL_SECONDS = 10.0
 
 Row = asyncpg.Record
 
-_LOST = (asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError, OSError, EOFError)
-"""The connection ended before an answer. `ConnectionDoesNotExistError` is asyncpg's own, though its class says PostgreSQL."""
+_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.ConnectionDoesNotExistError, OSError, EOFError)
+"""The connection ended before an answer. `ConnectionDoesNotExistError` is asyncpg's own, though its class says PostgreSQL;
+`InternalClientError` is what it raises on a connection that fails while a statement is begun.
+"""
 
-UNREACHABLE = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
+UNREACHABLE = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What connecting raises, a wrong address and a wrong password included."""
 
 

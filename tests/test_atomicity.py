@@ -111,6 +111,23 @@ async def test_kept_connection_that_ended_is_replaced(start, dsn, db, connect):
     assert before.isdisjoint({row["pid"] for row in await db.fetch(f"SELECT pid {ours}")})
 
 
+async def test_connection_that_fails_as_a_statement_begins_is_lost(start, db, connect, monkeypatch):
+    """asyncpg calls that an internal error of its own: the outcome is unknown, and the connection is not used again."""
+    gateway = await start()
+    client = await connect(gateway)
+    await client.add()
+
+    async def fail(*_arguments):
+        raise asyncpg.InternalClientError("cannot switch to state 12; protocol is in the failed state")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("asyncpg.prepared_stmt.PreparedStatement.fetch", fail)
+        reply = await client.command("MngAddCalendarEvent", EVENT)
+    assert [503, "NO_SERVICE", "unknown"] == [reply["status"], reply["error"], reply["outcome"]]
+    await client.add()
+    assert (2, 2) == await row_counts(db)
+
+
 async def test_idle_connection_holds_no_lock(start, db):
     """A connection that was opened and not yet used is in no transaction: a step of the schema need not wait for it."""
     await start()
