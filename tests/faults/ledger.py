@@ -48,16 +48,18 @@ class Truth(NamedTuple):
     """unanswered on a socket closed with 1012, and there all the same"""
     strange: int
     """there, and never sent"""
+    bugs: int
+    """answered with INTERNAL"""
 
     @property
     def holds(self) -> bool:
         """Whether no promise is broken, by a run that did something."""
-        return self.acknowledged > 0 and not any((self.lost, self.doubled, self.torn, self.denied, self.late, self.strange))
+        return self.acknowledged > 0 and not any(self[2:])
 
     def __str__(self) -> str:
         return (
             f"{self.acknowledged:,} of {self.sent:,} acknowledged; {self.lost} lost, {self.doubled} doubled, {self.torn} torn, "
-            f"{self.denied + self.late} there against their answer"
+            f"{self.denied + self.late} there against their answer, {self.bugs} INTERNAL"
         )
 
 
@@ -101,6 +103,7 @@ class Ledger:
             denied=sum(entry.outcome == "not_executed" for entry in there),
             late=sum(entry.status == 0 and entry.closed == 1012 for entry in there),
             strange=len(stored.keys() - self.entries.keys()),
+            bugs=sum(entry.status == 500 for entry in entries),
         )
 
 

@@ -80,9 +80,7 @@ async def _outages(stage: Stage, dsn: str, through: str, away: Callable[[], None
     async with connected(dsn) as db:
         truth = await ledger.reconcile(db)
     best = min(rounds, key=lambda one: (not one.good, one.more_stall))
-    return Finding(
-        best.good and not any((truth.lost, truth.doubled, truth.torn, truth.denied)), f"best of {ROUNDS}: {best}; {truth}"
-    )
+    return Finding(best.good and truth.holds, f"best of {ROUNDS}: {best}; {truth}")
 
 
 async def _outage(

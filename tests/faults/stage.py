@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -24,7 +25,8 @@ from tests.faults.ledger import Ledger
 from tests.people import add_managers
 from tests.process import GatewayProcess, gateway_process, until
 
-TEMPLATE = "template_faults"
+TEMPLATE = f"template_faults_{zlib.crc32(''.join(schema.steps()).encode()):08x}"
+"""Named after the schema in it: the data outlives a run, and then meets a gateway of another version."""
 MANAGERS = (10, 11, 12)
 CRM_ADMIN = 11
 _number = itertools.count(1)
