@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import bugs, conformance, controls, disk, hostile, keys, kills, outages, proofs
+from tests.faults import bugs, conformance, controls, disk, hostile, keys, kills, malformed, outages, proofs
 from tests.faults.check import Check
 
 NOTHING_BROKEN = "0 acknowledged lost, 0 doubled, 0 torn (event without its participants)"
@@ -100,5 +100,12 @@ CHECKS = [
         "20 hostile Origins; every command before login; tokens expired, of another key, alg none, other audience, "
         "tampered: all refused",
         proofs.refusals,
+    ),
+    Check(
+        "broken-frames",
+        "c",
+        "every frame gets exactly one reply",
+        "10,000 malformed frames over 40 sockets: each exactly one right answer by a slow oracle; 0 INTERNAL, 0 disconnects",
+        malformed.broken_frames,
     ),
 ]
