@@ -101,6 +101,14 @@ def template_dsn(postgres: EmbeddedPostgres) -> str:
     return postgres.dsn
 
 
+@pytest.fixture(autouse=True)
+def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways in this process do not look for ended sessions unless a test does: it would close a socket before the next
+    command of it is refused.
+    """
+    monkeypatch.setattr("gateway.session_watch.WATCH_SECONDS", 3600)
+
+
 @pytest.fixture
 async def dsn(template_dsn: str) -> AsyncIterator[str]:
     """A fresh database, so that tests commit for real."""

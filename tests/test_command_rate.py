@@ -66,7 +66,6 @@ async def test_refusal_by_the_rate_asks_the_database_nothing(
     start: Start, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flood that is refused costs no statement."""
-    monkeypatch.setattr("gateway.session_watch.WATCH_SECONDS", 3600)
     client = await connect(await start(**SLOW))
     await errors(client, 3)
     asked: list[object] = []

@@ -65,7 +65,6 @@ async def test_changed_rights_close_nobody(start, connect, db):
 async def test_sessions_are_asked_about_in_batches_and_once(start, connect, db, monkeypatch):
     """Each open session is asked about once, in statements of the size set, and again only when something has changed."""
     monkeypatch.setattr("gateway.session_watch.ASKED_AT_ONCE", 2)
-    monkeypatch.setattr("gateway.session_watch.WATCH_SECONDS", 3600)
     asked: list[int] = []
     ask = Sessions.ended_of
 
@@ -86,9 +85,8 @@ async def test_sessions_are_asked_about_in_batches_and_once(start, connect, db, 
     assert [2, 2, 1, 2, 2] == asked
 
 
-async def test_session_ended_while_its_proof_was_taken_is_found(start, connect, db, monkeypatch):
+async def test_session_ended_while_its_proof_was_taken_is_found(start, connect, db):
     """A socket that takes a session which ended a moment before is closed although the epoch was seen already."""
-    monkeypatch.setattr("gateway.session_watch.WATCH_SECONDS", 3600)
     gateway = await start()
     client = await signed_in(connect, gateway, "10")
     (connection,) = gateway.gateway._connections
