@@ -63,11 +63,12 @@ async def _endless_fragments(gateway: GatewayProcess, token: str) -> int:
     async with _raw(gateway, token) as socket:
         socket.transport.write(Frame(TEXT, b"x", fin=False).serialize(mask=True))
         more = Frame(CONT, b"x", fin=False).serialize(mask=True) + Frame(PING, b"").serialize(mask=True)
-        ended = asyncio.create_task(_code(socket))
-        while not ended.done() and not socket.transport.is_closing():
-            socket.transport.write(more)
-            await asyncio.sleep(_PAUSE_SECONDS)
-        return await ended
+        async with asyncio.TaskGroup() as tasks:
+            ended = tasks.create_task(_code(socket))
+            while not ended.done() and not socket.transport.is_closing():
+                socket.transport.write(more)
+                await asyncio.sleep(_PAUSE_SECONDS)
+        return ended.result()
 
 
 async def _mute(gateway: GatewayProcess, token: str) -> int:
@@ -102,11 +103,12 @@ async def waiting_games(stage: Stage) -> Finding:
         (token,) = await sessions(dsn)
         async with stage.gateway(dsn, **LIMITS) as gateway, opened(gateway.url, token, GOOD) as clients:
             over = asyncio.Event()
-            working = [asyncio.create_task(_work(client, over)) for client in clients]
-            games = [_timed(name, gateway, token) for name in KINDS for _ in range(each)]
-            ended = await asyncio.gather(*games)
-            over.set()
-            answered = sum(await asyncio.gather(*working))
+            async with asyncio.TaskGroup() as tasks:
+                working = [tasks.create_task(_work(client, over)) for client in clients]
+                games = [_timed(name, gateway, token) for name in KINDS for _ in range(each)]
+                ended = await asyncio.gather(*games)
+                over.set()
+            answered = sum(task.result() for task in working)
     wrong = [f"{name} {code}" for name, code, _ in ended if code not in KINDS[name][1]]
     slowest = max(seconds for _, _, seconds in ended)
     return Finding(

@@ -118,6 +118,7 @@ async def _lag_after_kill(stage: Stage, dsn: str, load: Load) -> float:
         answered = time.monotonic()
         return answered - await bare
     finally:
+        bare.cancel()
         await restarted
 
 
