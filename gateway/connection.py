@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed
 from websockets.protocol import OPEN
 
 from gateway import wire
@@ -18,7 +16,7 @@ from gateway.handshake import proof_of
 from gateway.outbox import Outbox
 from gateway.sessions import Identity
 from gateway.settings import Settings
-from gateway.watched_socket import WatchedSocket
+from gateway.watched_socket import Message, WatchedSocket
 from gateway.wire import Authorization, Streamed
 
 CLOSE_SECONDS = 5.0
@@ -33,6 +31,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 async def close(socket: WatchedSocket, code: CloseCode, reason: str) -> None:
     """Closes; a client that does not take part in time is cut off."""
+    socket.drop_messages()
     if socket.state is OPEN:
         socket.closed_with = code
     try:
@@ -45,10 +44,7 @@ async def close(socket: WatchedSocket, code: CloseCode, reason: str) -> None:
 
 
 class Connection:
-    """Reads in order, answers in any order. `spawn` gives a task an owner that outlives the socket.
-
-    `blocked` is true while a message is taken but the next is not read: at the limit of commands, or of the outbox.
-    """
+    """Reads in order, answers in any order. `spawn` gives a task an owner that outlives the socket."""
 
     def __init__(
         self,
@@ -63,17 +59,18 @@ class Connection:
         self.identity = identity
         self.unproved_since: float | None = socket.loop.time()
         self.pinged_at = 0.0
-        self.blocked = False
         self._dispatch = dispatch
         self._unreadable_max = settings.unreadable_frames_max
+        self._in_flight_max = settings.in_flight_max
         self._outbox = Outbox(socket, settings)
         self._spawn = spawn
         self._record = record
-        self._slots = asyncio.Semaphore(settings.in_flight_max)
+        self._commands: asyncio.TaskGroup
         self._unanswered = 0
         self._settled = asyncio.Event()
         self._settled.set()
         self._unreadable_in_a_row = 0
+        self._authorizing = False
         self._ending = False
         self._closing_since: float | None = None
 
@@ -82,10 +79,17 @@ class Connection:
         if not await self._prove():
             return
         try:
-            async with asyncio.TaskGroup() as commands:
-                await self._read(commands)
+            async with asyncio.TaskGroup() as self._commands:
+                if not self._ending:
+                    self.socket.read(self._take, self._may_take)
+                await self.socket.wait_closed()
         finally:
             self._settled.set()  # a cancelled command may never have begun, and counts itself off no more
+
+    @property
+    def blocked(self) -> bool:
+        """Whether messages wait and nothing is read: at the limit of commands, or while the client does not read."""
+        return self.socket.held_up
 
     @property
     def unanswered(self) -> int:
@@ -96,6 +100,7 @@ class Connection:
         """Stops reading, lets commands in flight be answered, then closes. Only the first call counts."""
         if not self._ending:
             self._ending = True
+            self.socket.drop_messages()
             self._spawn(self._end(code, reason))
 
     async def settled(self) -> None:
@@ -105,6 +110,7 @@ class Connection:
     def abort(self) -> None:
         """Ends the socket without a word: what is unanswered has an unknown outcome."""
         self._ending = True
+        self.socket.drop_messages()
         self.socket.transport.abort()
 
     def tell(self, payload: bytes) -> None:
@@ -143,34 +149,28 @@ class Connection:
             await close(self.socket, CloseCode.SERVICE_RESTART, error.message)
         return False
 
-    async def _read(self, commands: asyncio.TaskGroup) -> None:
-        with suppress(ConnectionClosed):
-            async for message in self.socket:
-                # While ending, messages are read and dropped: the client's half of the closing comes behind them.
-                if self._ending:
-                    continue
-                self.blocked = True
-                await self._take(message, commands)
-                self.blocked = False
+    def _may_take(self) -> bool:
+        """Whether the next message may be taken: there is room for its command and its reply, and it is known whose it is."""
+        return self._unanswered < self._in_flight_max and not self._authorizing and not self._outbox.piles_up()
 
-    async def _take(self, message: str | bytes, commands: asyncio.TaskGroup) -> None:
+    def _take(self, message: Message) -> None:
         if not isinstance(message, str):
             self.end(CloseCode.UNSUPPORTED_DATA, "send text, not binary")
             return
         if message == "ping":
-            await self._outbox.send(b"pong")
+            self._outbox.write(b"pong")
             return
         found = self._dispatch.read(message, self.identity)
         if isinstance(found, Pending):
             self._unreadable_in_a_row = 0
             self._unanswered += 1
             self._settled.clear()
-            await self._slots.acquire()
-            commands.create_task(self._answer(found))
+            self._commands.create_task(self._answer(found))
         elif isinstance(found, Authorization):
-            await self._authorize(found.token)
+            self._authorizing = True
+            self._commands.create_task(self._authorize(found.token))
         else:
-            await self._outbox.send(found.payload)
+            self._outbox.write(found.payload)
             self._count_unreadable(unreadable=found.unreadable)
 
     async def _answer(self, pending: Pending) -> None:
@@ -181,22 +181,25 @@ class Connection:
             if isinstance(reply.payload, Streamed):
                 await self._outbox.stream(reply.payload)
             else:
-                await self._outbox.send(reply.payload, last=self._unanswered == 1)
+                self._outbox.write(reply.payload, last=self._unanswered == 1)
         finally:
-            self._slots.release()
             self._unanswered -= 1
             if self._unanswered == 0:
                 self._settled.set()
         if reply.ends_session:
             self.end(CloseCode.SESSION_ENDED, "the session is over: sign in again")
+        self.socket.go_on()
 
     async def _authorize(self, token: str) -> None:
+        """Takes a proof for the socket; what comes behind it waits, or it would be somebody else's."""
         try:
             accepted = await self._dispatch.authorize(token, self.identity)
         except CommandError as error:
-            await self._outbox.send(wire.authorization_reply(error.code))
+            self._outbox.write(wire.authorization_reply(error.code))
         else:
-            await self._outbox.send(wire.authorization_reply(None if accepted else "INVALID_TOKEN"))
+            self._outbox.write(wire.authorization_reply(None if accepted else "INVALID_TOKEN"))
+        self._authorizing = False
+        self.socket.go_on()
 
     def _count_unreadable(self, *, unreadable: bool) -> None:
         self._unreadable_in_a_row = self._unreadable_in_a_row + 1 if unreadable else 0

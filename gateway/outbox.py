@@ -10,7 +10,7 @@ from websockets.protocol import OPEN
 
 from gateway.errors import CommandError
 from gateway.settings import Settings
-from gateway.watched_socket import WatchedSocket
+from gateway.watched_socket import WatchedSocket, text_frame
 from gateway.wire import Streamed
 
 
@@ -37,29 +37,23 @@ class Outbox:
 
         Messages written in one turn of the event loop leave together at its end; `last` says that no other will follow.
         """
-        if self._socket.state is not OPEN:
+        socket = self._socket
+        if socket.protocol.state is not OPEN:
             return
-        waiting = self._socket.transport.get_write_buffer_size() + self._unflushed_bytes + self._behind_bytes
+        waiting = socket.transport.get_write_buffer_size() + self._unflushed_bytes + self._behind_bytes
         if waiting + len(payload) > self._bytes_max:
             self._full = True
         elif self._streaming.locked():
             self._behind.append(payload)
             self._behind_bytes += len(payload)
         else:
-            self._socket.protocol.send_text(payload)
+            socket.protocol.writes.append(text_frame(payload))
             if last and not self._unflushed_bytes:
-                self._socket.send_data()
+                socket.send_data()
                 return
             if not self._unflushed_bytes:
-                self._socket.loop.call_soon(self._flush)
+                socket.loop.call_soon(self._flush)
             self._unflushed_bytes += len(payload)
-
-    async def send(self, payload: bytes, *, last: bool = False) -> None:
-        """Writes a message, then waits while more is buffered than the client takes."""
-        self.write(payload, last=last)
-        if self._socket.paused:
-            with suppress(OSError):  # the client is gone, which is the reader's business: other commands go on
-                await self._socket.drain()
 
     async def stream(self, streamed: Streamed) -> None:
         """Writes a message in pieces, each once the client has taken enough of those before; frees what feeds it.
@@ -70,6 +64,10 @@ class Outbox:
             with suppress(ConnectionClosed, OSError, CommandError):
                 await self._socket.send(streamed.pieces(), text=True)
         self._write_behind()
+
+    def piles_up(self) -> bool:
+        """Whether more waits for the client than it takes; behind a message in pieces that is only to be expected."""
+        return self._socket.paused and not self._streaming.locked()
 
     def overdue(self, now: float) -> bool:
         """Whether the client is too far behind, or has taken nothing of what waits for it for too long."""

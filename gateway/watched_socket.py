@@ -1,14 +1,22 @@
-"""A websockets server connection that remembers when it last heard from its client and when a message began to arrive."""
+"""A websockets server connection that hands messages over as they arrive, and remembers when it last heard from its client.
+
+The frames that nearly all clients send, a whole text in one frame, are taken apart here, in a tenth of the library's time; any
+other byte goes through the library's parser.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import DATA_OPCODES, Frame
+from websockets.frames import BINARY, DATA_OPCODES, Frame
+from websockets.frames import CloseCode as LibraryCode
 from websockets.protocol import OPEN, SEND_EOF
+from websockets.speedups import apply_mask
 
 from gateway.errors import CloseCode
 
@@ -18,6 +26,29 @@ NORMAL, NO_STATUS, NO_CLOSE = 1000, 1005, 1006
 """A client that is done; one that gives no code; no close from either side."""
 COUNTED_CODES = frozenset((*CloseCode, NORMAL, NO_STATUS, NO_CLOSE))
 """A client may close with any of 2,000 codes, and each counted would be a series of its own."""
+FRAGMENTS_MAX = 4096
+"""Pieces of one message, which may be empty: as many as the library takes."""
+WHOLE_TEXT, MASKED = 0x81, 0x80
+"""The first byte of a frame that is a whole text message; the bit of the second that every client must set."""
+SHORT_HEAD = 6
+"""First byte, length, and the mask's four."""
+SHORT_MAX, MEDIUM, MEDIUM_MAX = 125, 126, 65_535
+"""Lengths that stand in the second byte; the one there that announces two bytes of length; the longest of those."""
+
+Message = str | bytes
+"""Text, or bytes where the client sent them as binary."""
+Take = Callable[[Message], None]
+MayTake = Callable[[], bool]
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A message as a server sends it: text, whole, without a mask."""
+    size = len(payload)
+    if size <= SHORT_MAX:
+        return b"\x81%c%b" % (size, payload)
+    if size <= MEDIUM_MAX:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
 
 
 class WatchedSocket(ServerConnection):
@@ -25,8 +56,7 @@ class WatchedSocket(ServerConnection):
 
     `heard_at`: when the last byte came. `written_bytes`: all that was handed to the transport, control frames included.
     `closed_with`: the code that the gateway chose to close with, also when the client never took it.
-    `begun_at`: since when a message is incomplete, or None. A chunk that ends within
-    the header of a frame, right behind a complete one, goes unnoticed until the next byte: the pong limit covers it.
+    `begun_at`: since when a message is incomplete, or None.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -35,8 +65,41 @@ class WatchedSocket(ServerConnection):
         self.begun_at: float | None = None
         self.closed_with: CloseCode | None = None
         self.written_bytes = 0
-        self._frames = 0
+        self._take: Take = _drop
+        self._may_take: MayTake = _not_yet
+        self._unread: deque[Message] = deque()
+        self._pieces: list[bytes] = []
+        self._binary = self._failed = False
+        self._head_end = b""
+        self._unparsed = 0
         self._messages = 0
+
+    @property
+    def held_up(self) -> bool:
+        """Whether messages wait to be taken, and nothing more is read until they are."""
+        return bool(self._unread)
+
+    def read(self, take: Take, may_take: MayTake) -> None:
+        """Hands each message to `take` as it arrives, in order; those that arrived before now, first.
+
+        While `may_take` says no, messages wait and the socket is not read; `go_on` looks again.
+        """
+        self._take, self._may_take = take, may_take
+        self.go_on()
+
+    def drop_messages(self) -> None:
+        """Reads on without taking anything: the client's half of a closing comes behind its last messages."""
+        self.read(_drop, _always)
+
+    def go_on(self) -> None:
+        """Hands over what waits, as far as it may be taken, and reads again once nothing does."""
+        unread = self._unread
+        if not unread:
+            return
+        while unread and self._may_take():
+            self._take(unread.popleft())
+        if not unread and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the kernel's share of the outbox small, so that a client that does not read shows soon."""
@@ -61,24 +124,102 @@ class WatchedSocket(ServerConnection):
         self.written_bytes += sum(map(len, writes))
         super().send_data()
 
+    def resume_writing(self) -> None:
+        """The client takes again what is written to it: what it sent meanwhile may be taken, too."""
+        super().resume_writing()
+        self.go_on()
+
     def data_received(self, data: bytes) -> None:
-        """Feeds the protocol, then notes whether a message is left incomplete, and since when."""
-        frames, messages = self._frames, self._messages
-        super().data_received(data)
+        """Takes whole texts, leaves the rest to the library, and notes since when a message is incomplete."""
         self.heard_at = self.loop.time()
         protocol = self.protocol
-        incomplete = protocol.current_size is not None or protocol.reader.buffer or self._frames == frames
-        if not incomplete or protocol.state is not OPEN:
+        if not self._unparsed and protocol.current_size is None and protocol.state is OPEN:
+            data = self._take_whole_texts(data)
+            if not data:
+                return
+        messages = self._messages
+        self._unparsed = self._unparsed + len(data) if self.request is not None else self._behind_request(data)
+        super().data_received(data)
+        if protocol.state is not OPEN or not (self._unparsed or protocol.current_size is not None):
             self.begun_at = None
         elif self.begun_at is None or self._messages != messages:
             self.begun_at = self.heard_at
 
     def process_event(self, event: Any) -> None:
-        """Counts frames, and the messages they end."""
-        self._frames += 1
-        if isinstance(event, Frame) and event.fin and event.opcode in DATA_OPCODES:
-            self._messages += 1
-        super().process_event(event)
+        """Puts messages together, in the place of the library's queue."""
+        if not isinstance(event, Frame):
+            super().process_event(event)
+            return
+        size = len(event.data)
+        self._unparsed -= size + (6 if size <= SHORT_MAX else 8 if size <= MEDIUM_MAX else 14)
+        if event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+        elif not self._failed:
+            self._binary = self._binary or event.opcode is BINARY
+            self._pieces.append(bytes(event.data))
+            if event.fin:
+                self._end_message()
+            elif len(self._pieces) > FRAGMENTS_MAX:
+                self._fail(LibraryCode.MESSAGE_TOO_BIG, "too many fragments")
+
+    def _take_whole_texts(self, data: bytes) -> bytes:
+        """Takes the messages at the start of the data that are one frame of text each; returns what is behind them."""
+        start, end, max_size = 0, len(data), self.protocol.max_message_size or 0
+        while end - start > SHORT_HEAD and data[start] == WHOLE_TEXT:
+            text_at = start + SHORT_HEAD
+            size = data[start + 1] - MASKED
+            if size == MEDIUM:
+                text_at += 2
+                size = data[start + 2] << 8 | data[start + 3]
+            elif not 0 <= size <= SHORT_MAX:
+                break
+            text_end = text_at + size
+            if text_end > end or size > max_size:
+                break
+            start = text_end
+            self._end_text(apply_mask(data[text_at:text_end], data[text_at - 4 : text_at]))
+            if self._failed:
+                return b""
+        return data[start:] if start else data
+
+    def _end_message(self) -> None:
+        message = b"".join(self._pieces)
+        binary, self._binary = self._binary, False
+        self._pieces.clear()
+        self._messages += 1
+        if binary:
+            self._hand_over(message)
+        else:
+            self._end_text(message)
+
+    def _end_text(self, payload: bytes) -> None:
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError as error:
+            self._fail(LibraryCode.INVALID_DATA, f"{error.reason} at position {error.start}")
+        else:
+            self._hand_over(text)
+
+    def _hand_over(self, message: Message) -> None:
+        if not self._unread and self._may_take():
+            self._take(message)
+            return
+        if not self._unread and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._unread.append(message)
+
+    def _fail(self, code: LibraryCode, reason: str) -> None:
+        """Ends the socket as the library does when a client breaks the protocol; what comes behind is not read."""
+        self._failed = True
+        self.protocol.fail(code, reason)
+        self.send_data()
+
+    def _behind_request(self, data: bytes) -> int:
+        """How many bytes of the data come behind the upgrade request."""
+        head = self._head_end + data
+        self._head_end = head[-3:]
+        end = head.find(b"\r\n\r\n")
+        return len(head) - end - 4 if end >= 0 else 0
 
     def ending(self) -> tuple[str, str]:
         """How the socket ended, for the metrics: the close code, or `other`, and by whom: `gateway`, `client`, `nobody`."""
@@ -98,3 +239,15 @@ class WatchedSocket(ServerConnection):
         self.heard_at = self.loop.time()
         if self.begun_at is not None:
             self.begun_at = self.heard_at
+
+
+def _drop(_message: Message) -> None:
+    """Takes a message nowhere."""
+
+
+def _always() -> bool:
+    return True
+
+
+def _not_yet() -> bool:
+    return False

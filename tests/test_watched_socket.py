@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 
 import pytest
 from websockets.frames import CONT, PING, TEXT, Frame
 
+from gateway.watched_socket import FRAGMENTS_MAX
 from tests.client import WAIT_SECONDS, Client
 from tests.process import POLL_SECONDS, becomes_true
 
@@ -64,6 +67,64 @@ async def test_fragmented_message_is_one_message(gateway, connect):
     frames = [Frame(TEXT, text[:1], fin=False), Frame(PING, b""), *pieces, Frame(CONT, b"", fin=True)]
     client.socket.transport.write(b"".join(frame.serialize(mask=True) for frame in frames))
     assert "in pieces" == (await client.receive())["extID"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_messages_are_read_whatever_pieces_they_come_in(start, connect, seed):
+    """Texts of every length, pings, fragments and empty messages, cut anywhere: each command once, in the order sent."""
+    gateway = await start(in_flight_max=3)
+    client = await connect(gateway)
+    (connection,) = gateway.gateway._connections
+    draw = random.Random(seed)
+    stream = b"".join(_frames_of(draw, number) for number in range(150))
+    read: list[str] = []
+    take = connection.socket._take
+    connection.socket.read(lambda message: (read.append(message), take(message)), connection._may_take)
+    while stream:
+        size = draw.choice((1, 2, 3, 7, 40, 300, 5000, 100_000))
+        connection.socket.data_received(stream[:size])
+        stream = stream[size:]
+    replies = [(await client.receive())["extID"] for _ in range(150)]
+    assert list(range(150)) == sorted(replies)
+    assert list(range(150)) == [json.loads(message)["extID"] for message in read if message]
+    assert connection.socket.begun_at is None
+    assert 200 == (await client.command("HealthCheck"))["status"]
+
+
+def _frames_of(draw: random.Random, number: int) -> bytes:
+    """A command in one of the ways that it may be sent."""
+    filler = "\u00e9" * draw.choice((0, 5, 60, 3000, 40_000))
+    text = json.dumps({"command": "HealthCheck", "extID": number, "from": filler}, ensure_ascii=False).encode()
+    way = draw.randrange(6)
+    whole = [Frame(TEXT, text)]
+    cut = draw.randrange(1, len(text))
+    pieces = [Frame(TEXT, text[:cut], fin=False), Frame(PING, b"x"), Frame(CONT, b"", fin=False), Frame(CONT, text[cut:])]
+    frames = pieces if way == 0 else [Frame(PING, b""), *whole] if way == 1 else whole
+    return b"".join(frame.serialize(mask=True) for frame in frames)
+
+
+async def test_messages_behind_the_upgrade_request_wait_for_the_answer_to_it(gateway):
+    """A client in a hurry sends its first command in the same piece as the request; half of the next comes later."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    request = "GET / HTTP/1.1\r\nHost: tests\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    request += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    first, second = (Frame(TEXT, b'{"command":"HealthCheck","extID":%d}' % n).serialize(mask=True) for n in (1, 2))
+    writer.write(request.encode() + first + second[:3])
+    async with asyncio.timeout(WAIT_SECONDS):
+        await reader.readuntil(b'"extID":1')
+        writer.write(second[3:] + second[:1])
+        writer.write(second[1:])
+        for _ in range(2):
+            await reader.readuntil(b'"extID":2')
+    writer.close()
+
+
+async def test_too_many_fragments_are_too_big(gateway, connect):
+    """Empty pieces make no message of any size, but there is a limit to them."""
+    client = await connect(gateway)
+    piece = Frame(CONT, b"", fin=False).serialize(mask=True)
+    client.socket.transport.write(Frame(TEXT, b"x", fin=False).serialize(mask=True) + piece * FRAGMENTS_MAX)
+    assert 1009 == await client.closed()
 
 
 async def test_busy_client_is_not_taken_for_a_slow_one(start, connect):

@@ -1,4 +1,7 @@
-"""A bare websockets echo with the gateway's own socket arguments: what the library alone costs. Prints its port."""
+"""A bare websockets echo with the gateway's arguments on the library's own connections: what the library alone costs.
+
+Prints its port.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ async def _echo(socket: ServerConnection) -> None:
 
 
 async def _main() -> None:
-    async with serve(_echo, "127.0.0.1", 0, **socket_arguments(Settings())) as server:
+    arguments = {**socket_arguments(Settings()), "create_connection": ServerConnection}
+    async with serve(_echo, "127.0.0.1", 0, **arguments) as server:
         print(f"echo serves ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201
         await asyncio.get_running_loop().create_future()
 

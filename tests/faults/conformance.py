@@ -16,7 +16,7 @@ from gateway.server import socket_arguments
 from gateway.sessions import Identity
 from gateway.settings import Settings
 from gateway.sweeper import sweep_forever
-from gateway.watched_socket import WatchedSocket
+from gateway.watched_socket import Message, WatchedSocket
 from tests.faults.check import Finding
 from tests.faults.stage import Stage
 
@@ -36,11 +36,12 @@ class _Echo:
 class _EchoConnection(Connection):
     """A connection that sends binary messages back too, which the gateway refuses."""
 
-    async def _take(self, message: str | bytes, commands: object) -> None:
+    def _take(self, message: Message) -> None:
         if isinstance(message, bytes):
-            await self.socket.send(message)
+            self.socket.protocol.send_binary(message)
+            self.socket.send_data()
         else:
-            await super()._take(message, commands)  # type: ignore[arg-type]
+            super()._take(message)
 
 
 async def autobahn(stage: Stage) -> Finding:
