@@ -18,6 +18,9 @@ from gateway.settings import Settings
 RETRY_AFTER_MS = 500, 2000
 """A restarted PostgreSQL takes some one second to serve again; spread, so that clients do not come back at once."""
 
+WARM_CONNECTIONS = 4
+"""Opened at the start: what adds and reads need at once. Each takes some 10 ms, which the first commands would wait for."""
+
 STREAM_ROWS = 200
 """Rows of a stream fetched at once: some 160 KB, a few milliseconds of the event loop."""
 
@@ -168,7 +171,11 @@ async def open_database(
     for_streams = arguments | {"server_settings": arguments["server_settings"] | patience}
     pools: list[asyncpg.Pool[Row]] = []
     try:
-        pools.append(await _open_pool(arguments, 1, settings.db_connections_max, prepare))
+        pools.append(
+            await _open_pool(
+                arguments, min(WARM_CONNECTIONS, settings.db_connections_max), settings.db_connections_max, prepare
+            )
+        )
         pools.append(await _open_pool(for_streams, 0, settings.streams_max, None))
         database = Database(pools[0], pools[1], settings, metrics)
         try:

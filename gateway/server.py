@@ -13,7 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from gateway import schema, sessions, wire
 from gateway.addresses import Addresses
-from gateway.calendar_store import idempotency, statements
+from gateway.calendar_store import event_ids, idempotency, statements
 from gateway.calendar_store.event_filter import EventReader
 from gateway.calendar_store.idempotency import Idempotency
 from gateway.calendar_store.store import CalendarStore
@@ -40,7 +40,7 @@ from gateway.tls import ServerTls
 from gateway.tokens import Tokens
 from gateway.watched_socket import WatchedSocket
 
-STATEMENTS = (*sessions.STATEMENTS, *statements.STATEMENTS, *idempotency.STATEMENTS)
+STATEMENTS = (*sessions.STATEMENTS, *event_ids.STATEMENTS, *statements.STATEMENTS, *idempotency.STATEMENTS)
 CLOSING_SHARE = 0.2
 """Of the drain time, what is kept for closing the sockets, spread out so that clients do not come back at once."""
 CLOSED_AT_ONCE = 100
@@ -289,7 +289,7 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
             )
             with capturing(settings, tokens, logger, metrics) as capture:
                 gateway = Gateway(settings, services, db, logger, key_files, capture)
-                loops = (*calendar.writers(), keys.prune_forever(), metrics.watch_loop())
+                loops = (*calendar.loops(), keys.prune_forever(), metrics.watch_loop())
                 async with owned(loops), gateway.serving():
                     yield gateway
     finally:

@@ -155,7 +155,6 @@ def _delete_events(keeping: str = "", passed: str = "") -> Statement:
     )
 
 
-TAKE_IDS = Statement("SELECT nextval('calendar_event_id') AS id FROM generate_series(1, $1)", writes=False)
 GET_EVENTS = Statement(
     f"""
     SELECT access.number, {event_json()} AS event
@@ -178,7 +177,6 @@ KEEP_KEYS = Statement(
 )
 
 STATEMENTS = (
-    TAKE_IDS,
     GET_EVENTS,
     ADD_EVENTS,
     ADD_KEYED_EVENTS,

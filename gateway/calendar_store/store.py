@@ -6,7 +6,6 @@ Writes that wait at the same moment share a statement.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from msgspec import Raw
 from gateway import wire
 from gateway.access import Access
 from gateway.calendar_store import statements
+from gateway.calendar_store.event_ids import EventIds
 from gateway.calendar_store.idempotency import Idempotency, KeyTakenError, WriteKey
 from gateway.calendar_store.statements import Write
 from gateway.database import Database, Row, Statement
@@ -28,8 +28,6 @@ from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.turns import Turns
 
-ID_BLOCK = 100
-"""Event ids taken from the sequence at once, so that an add needs one round trip; a restart leaves a gap of at most these."""
 RENEWALS_MAX = 20
 """Times an access is renewed because managers and sessions changed while an event was read."""
 SEND_AGAIN_SECONDS = 1.0
@@ -58,7 +56,7 @@ class CalendarStore:
         self._idempotency = idempotency
         self._tries_seconds = settings.db_command_seconds
         self._own_key_wait = f"{round(settings.db_lock_seconds * 1000)}ms"
-        self._ids: deque[int] = deque()
+        self.ids = EventIds(db)
         self._turns: Turns[int, None] = Turns(settings.db_acquire_seconds, _too_many_changes)
         shared, sizes = (settings.commands_per_commit_max, settings.db_command_seconds), metrics.batch_sizes
         self._gets: GroupCommit[tuple[Access, int], Raw | None] = GroupCommit(self._get_events, *shared, sizes.of("get"))
@@ -67,16 +65,10 @@ class CalendarStore:
         self._deletes: GroupCommit[Write, bool] = GroupCommit(self._delete_events, *shared, sizes.of("delete"))
         self._keeps: GroupCommit[Write, bool] = GroupCommit(self._keep_keys, *shared, sizes.of("keep_key"))
 
-    def writers(self) -> list[Coroutine[Any, Any, None]]:
-        """The loops that read and write; whoever owns the store runs them."""
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """The loops that read, write and take ids; whoever owns the store runs them."""
         groups: tuple[GroupCommit[Any, Any], ...] = (self._gets, self._adds, self._changes, self._deletes, self._keeps)
-        return [writer for group in groups for writer in group.writers()]
-
-    async def take_id(self) -> int:
-        """An event id that nobody else has."""
-        while not self._ids:
-            self._ids.extend(row["id"] for row in await self._db.fetch(statements.TAKE_IDS, ID_BLOCK))
-        return self._ids.popleft()
+        return [self.ids.refill_forever(), *(writer for group in groups for writer in group.writers())]
 
     async def add_event(self, access: Access, event: Event, key: WriteKey | None) -> None:
         """Stores the event with its participants; returns once both are committed."""

@@ -64,7 +64,7 @@ async def add_calendar_event(context: Context, request: AddCalendarEvent) -> Eve
     created_by = request.created_by or access.manager_id
     access.require_creator(created_by)
     calendar = context.services.calendar
-    event = _event(await calendar.take_id(), request, access, brand, created_by)
+    event = _event(await calendar.ids.take(), request, access, brand, created_by)
     await calendar.add_event(access, event, context.key)
     return EventReply(event)
 
