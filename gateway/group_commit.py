@@ -23,9 +23,10 @@ WRITERS_MAX = 2
 class GroupCommit(Generic[Item, Result]):
     """Runs items through `run`, which takes several and returns the result of each, in their order.
 
-    A lone item goes at once, in the caller's task. While all writers are busy items wait, and the first writer to be free
-    takes all that wait, up to `share_max`: there is no timer. When more wait, their owners take turns. What has waited
-    for `deadline_seconds` is not sent any more and fails with TIMEOUT.
+    A lone item goes at once, in the caller's task. While others are under way items wait; a writer takes all that wait, up
+    to `share_max`, when the last one is done, or as soon as they are as many as are under way: statements of few items
+    beside each other would only slow each other down. There is no timer. When more wait than one takes, their owners take
+    turns. What has waited for `deadline_seconds` is not sent any more and fails with TIMEOUT.
 
     When PostgreSQL refuses a shared statement, its items are run one by one in the same order, so that only the guilty
     one gets an error. When the answer was lost nothing is sent again: every item of the statement gets that error, with
@@ -46,6 +47,7 @@ class GroupCommit(Generic[Item, Result]):
         self._observe_size = observe_size
         self._waiting: FairQueue[tuple[Item, asyncio.Future[Result], float]] = FairQueue()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._under_way = 0
 
     def writers(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that do the work; whoever owns this owns the tasks that run them."""
@@ -53,13 +55,12 @@ class GroupCommit(Generic[Item, Result]):
 
     async def submit(self, item: Item, owner: Hashable) -> Result:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
-        if not self._idle or self._waiting:
+        if not self._idle or self._waiting or self._under_way > 1:
             return await self.queue(item, owner)
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._observe_size(1)
         writer = self._idle.pop()  # it sleeps on, while the caller does its work: two turns of the event loop less
         try:
-            await self._answer([(item, answer)])
+            await self._answer_together([(item, answer)])
         finally:
             self._idle.append(writer)
             self._wake()
@@ -73,22 +74,33 @@ class GroupCommit(Generic[Item, Result]):
         self._wake()
         return await answer
 
+    def _are_enough(self) -> bool:
+        """Whether what waits is worth a statement beside those under way."""
+        return bool(self._waiting) and len(self._waiting) >= min(self._under_way, self._share_max)
+
     def _wake(self) -> None:
-        """Lets idle writers take what waits."""
-        if self._waiting and self._idle:
+        """Lets an idle writer take what waits."""
+        if self._idle and self._are_enough():
             self._idle.popleft().set_result(None)
 
     async def _write_forever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while not self._waiting:
+            while not self._are_enough():
                 wake = loop.create_future()
                 self._idle.append(wake)
                 await wake
             batch = self._in_time(self._waiting.take(self._share_max), loop.time())
             if batch:
-                self._observe_size(len(batch))
-                await self._answer(batch)
+                await self._answer_together(batch)
+
+    async def _answer_together(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        self._observe_size(len(batch))
+        self._under_way += len(batch)
+        try:
+            await self._answer(batch)
+        finally:
+            self._under_way -= len(batch)
 
     def _in_time(
         self, taken: Sequence[tuple[Item, asyncio.Future[Result], float]], now: float
