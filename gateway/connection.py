@@ -83,6 +83,7 @@ class Connection:
                 if not self._ending:
                     self.socket.read(self._take, self._may_take)
                 await self.socket.wait_closed()
+                self.identity.gone = True
         finally:
             self._settled.set()  # a cancelled command may never have begun, and counts itself off no more
 

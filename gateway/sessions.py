@@ -102,15 +102,17 @@ class Identity:
 
     `proved` is set by any valid proof, also by a `__token` that makes no session of the socket's. `address` is what the
     client counts as where clients are counted; `changed` is called when the session has become another, or nobody's.
+    `gone` is true once the socket is closed: nothing can be answered any more.
     """
 
-    __slots__ = ("address", "changed", "proved", "session")
+    __slots__ = ("address", "changed", "gone", "proved", "session")
 
     def __init__(self, address: str = "") -> None:
         self.address = address
         self.changed: Callable[[], None] = lambda: None
         self.session: Session | None = None
         self.proved = False
+        self.gone = False
 
     def open(self, session: Session) -> None:
         """Makes the session the socket's."""

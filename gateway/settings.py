@@ -173,7 +173,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         int, _meta("how long an `idempotencyKey` is kept at least; the contract says a day", ge=86_400, le=31_536_000)
     ] = 90_000
     streams_max: Annotated[
-        int, _meta("replies of more than 500 events at once, each with a database connection of its own", ge=1, le=100)
+        int,
+        _meta(
+            "replies of more than 500 events at once, one a socket, each with a database connection of its own", ge=1, le=100
+        ),
     ] = 2
     db_connect_seconds: Annotated[float, _meta("time to open a database connection", gt=0, le=60)] = 2.0
     db_acquire_seconds: Annotated[

@@ -63,6 +63,13 @@ async def stuck(gateway: Running, connect: Any, person: Person) -> Client:
     return client
 
 
+async def complete_some(client: Client, person: Person) -> None:
+    """Sends changes of three events, with extIDs 0, 1 and 2, and waits for no answer."""
+    for number in range(3):
+        request = {"command": "MngCompleteCalendarEvent", "extID": number, "__token": person.token, "data": {"id": 1 + number}}
+        await client.socket.send(msgspec.json.encode(request).decode())
+
+
 async def test_large_page_is_whole_and_in_order(gateway, connect, db, filled):
     """More than 500 rows arrive as one valid message: all of them, ordered, with the right count and has_more."""
     (person,) = await team(db, connect, gateway, Manager(21))
@@ -122,18 +129,53 @@ async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connec
     slow = await stuck(gateway, connect, person)
     # Before its first piece is written, other replies may still overtake it.
     await becomes_true(lambda: any(one._outbox._streaming.locked() for one in gateway.gateway._connections))
-    for number in range(3):
-        request = {"command": "MngCompleteCalendarEvent", "extID": number, "__token": person.token, "data": {"id": 1 + number}}
-        await slow.socket.send(msgspec.json.encode(request).decode())
     await slow.socket.send(frame(person, "second"))
+    await complete_some(slow, person)
     await until(lambda: db.fetchval("SELECT count(*) FROM calendar_event WHERE status = 1"), lambda count: count == 3)
-    await streams_become(2, gateway)
     slow.socket.transport.resume_reading()
     replies = [await slow.receive() for _ in range(5)]
-    assert "stuck" == replies[0]["extID"]
     assert [200] * 5 == [reply["status"] for reply in replies]
-    assert sorted(["second", "0", "1", "2"]) == sorted(str(reply["extID"]) for reply in replies[1:])
+    assert ["stuck", {"0", "1", "2"}, "second"] == [
+        replies[0]["extID"],
+        {str(reply["extID"]) for reply in replies[1:4]},
+        replies[4]["extID"],
+    ]
     assert [EVENTS] * 2 == [len(reply["data"]["rows"]) for reply in replies if "rows" in reply["data"]]
+
+
+async def test_streams_of_one_socket_take_one_place(start, connect, db, filled):
+    """Large pages that wait behind another on their socket leave the other places to others; then they arrive whole."""
+    gateway = await start(streams_max=2, db_acquire_seconds=0.5)
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person)
+    for number in range(5):
+        await slow.socket.send(frame(person, f"more {number}", limit=EVENTS - 1))
+    await complete_some(slow, person)
+    await until(lambda: db.fetchval("SELECT count(*) FROM calendar_event WHERE status = 1"), lambda count: count == 3)
+    for _ in range(5):
+        assert EVENTS == (await person.filter())["count"]
+    await streams_become(1, gateway)
+    slow.socket.transport.resume_reading()
+    replies = [await slow.receive() for _ in range(9)]
+    assert "stuck" == replies[0]["extID"]
+    pages = {reply["extID"]: reply["data"]["count"] for reply in replies if "rows" in reply["data"]}
+    assert {"stuck": EVENTS} | {f"more {number}": EVENTS - 1 for number in range(5)} == pages
+    await streams_become(0, gateway)
+
+
+async def test_stream_waits_for_its_turn_so_long(start, connect, db, filled, monkeypatch):
+    """A large page whose turn on its socket does not come gets NO_SERVICE; the one before it still arrives whole."""
+    monkeypatch.setattr("gateway.calendar_store.event_filter.TURN_SECONDS", 0.2)
+    gateway = await start()
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person)
+    await slow.socket.send(frame(person, "late"))
+    await becomes_true(lambda: "NO_SERVICE" in gateway.log_text)
+    slow.socket.transport.resume_reading()
+    first, second = [await slow.receive() for _ in range(2)]
+    assert ("stuck", EVENTS) == (first["extID"], first["data"]["count"])
+    assert ("late", 503, "NO_SERVICE", "not_executed") == tuple(second[k] for k in ("extID", "status", "error", "outcome"))
+    assert second["retry_after_ms"] > 0
 
 
 async def test_reader_without_progress_is_cut(start, connect, db, filled):
@@ -141,12 +183,15 @@ async def test_reader_without_progress_is_cut(start, connect, db, filled):
     gateway = await start(outbox_stall_seconds=0.3)
     (person,) = await team(db, connect, gateway, Manager(21))
     slow = await stuck(gateway, connect, person)
+    for number in range(3):
+        await slow.socket.send(frame(person, f"behind {number}"))
     await streams_become(0, gateway)
     slow.socket.transport.resume_reading()
     assert await slow.closed() in {4000, 1006}
     assert [] == slow.others
     assert EVENTS == (await person.filter())["count"]
     await becomes_true(lambda: 1 == len(gateway.gateway._connections))
+    assert 0 == streams_open(gateway)
     assert '"status":500' not in gateway.log_text.replace(" ", "")
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from msgspec import Struct
 
+from gateway import wire
 from gateway.access import Access
 from gateway.calendar_store.sql import ACCESS, VISIBLE, access_arguments, event_json, mask_patterns
 from gateway.database import Database, Row, Statement
-from gateway.sessions import Sessions
+from gateway.errors import CommandError, ErrorCode
+from gateway.sessions import Identity, Sessions
+from gateway.turns import Turns
 from gateway.wire import Streamed
 
 ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
+TURN_SECONDS = 20.0
+"""How long a stream waits for one before it on the same socket; clients give a command up after 30 seconds."""
 LONG_SECONDS = 604_800
 """Events longer than a week are found by their end, so that the others are found by a start within a week of the range."""
 
@@ -42,6 +48,7 @@ class EventReader:
     def __init__(self, db: Database, sessions: Sessions) -> None:
         self._db = db
         self._sessions = sessions
+        self._turns: Turns[Identity, None] = Turns(TURN_SECONDS, _too_many_streams)
 
     async def page(self, access: Access, wanted: EventFilter) -> list[str] | None:
         """The rows as JSON, one more than the limit if there are more; None when they are too many to hold at once.
@@ -56,9 +63,12 @@ class EventReader:
             return None
         return [row["event"] for row in rows]
 
-    async def stream(self, access: Access, wanted: EventFilter) -> Streamed:
-        """The same page as pieces of JSON, from one snapshot. Raises StaleAccessError."""
-        batches = self._db.stream(*statement_of(access, wanted, wanted.limit + 1))
+    async def stream(self, access: Access, wanted: EventFilter, reader: Identity) -> Streamed:
+        """The same page as pieces of JSON, from one snapshot. Raises StaleAccessError.
+
+        A reader has one stream at a time: what could not be written yet holds no database connection.
+        """
+        batches = self._batches(access, wanted, reader)
         try:
             first: list[Row] = await anext(batches, [])
             if not first:
@@ -69,6 +79,15 @@ class EventReader:
         head = b'{"rows":[' + _joined(first[: wanted.limit])
         return Streamed(head, _rest(batches, len(first), wanted.limit), batches)
 
+    async def _batches(self, access: Access, wanted: EventFilter, reader: Identity) -> AsyncGenerator[list[Row], None]:
+        """The rows, from the reader's turn on, which ends with the generator."""
+        async with self._turns.of(reader):
+            if reader.gone:
+                raise _no_service("the client has left")
+            async with aclosing(self._db.stream(*statement_of(access, wanted, wanted.limit + 1))) as batches:
+                async for batch in batches:
+                    yield batch
+
 
 async def _rest(batches: AsyncGenerator[list[Row], None], sent: int, limit: int) -> AsyncGenerator[bytes, None]:
     """The rows behind the first batch, and the end of the page."""
@@ -77,6 +96,14 @@ async def _rest(batches: AsyncGenerator[list[Row], None], sent: int, limit: int)
             yield b"," + _joined(within)
         sent += len(batch)
     yield b'],"count":%d,"has_more":%s}' % (min(sent, limit), b"true" if sent > limit else b"false")
+
+
+def _too_many_streams() -> CommandError:
+    return _no_service("large replies before this one on its socket are not read yet")
+
+
+def _no_service(message: str) -> CommandError:
+    return CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(500, 2000))
 
 
 def _joined(rows: list[Row]) -> bytes:
