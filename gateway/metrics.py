@@ -113,7 +113,7 @@ class Metrics:
             "status",
         )
         self.in_flight = self._gauge("gateway_commands_in_flight", "commands read and not yet answered")
-        self.cut_off = self._counter("gateway_replies_cut_off_total", "replies in pieces that failed after their first piece")
+        self.cut_off = self._counter("gateway_replies_cut_off_total", "replies in pieces that did not go out whole")
         self.batch_sizes = self._histogram(
             "gateway_batch_commands",
             "commands that shared a statement and its commit: `get`, `add`, `change`, `delete`, or `keep_key` (keyed writes "

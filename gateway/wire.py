@@ -39,7 +39,7 @@ class Streamed:
         self._rest = rest
         self._source = source
         self._ext_id = b"null"
-        self._ended: Callable[[Exception | None], None] = lambda _error: None
+        self._ended: Callable[[Exception | None], None] = _told
 
     def answering(self, ext_id: bytes, ended: Callable[[Exception | None], None]) -> Streamed:
         """Makes this the reply to the frame with that extID (JSON); `ended` is told how it went."""
@@ -54,15 +54,25 @@ class Streamed:
             async for piece in self._rest:
                 yield piece
         except Exception as error:
-            self._ended(error)
+            self._end(error)
             raise
         yield b"}"
-        self._ended(None)
+        self._end(None)
 
     async def aclose(self) -> None:
         """Ends what feeds the reply, finished or not, begun or not."""
+        self._end(ReaderGoneError())
         await self._rest.aclose()
         await self._source.aclose()
+
+    def _end(self, cut_off_by: Exception | None) -> None:
+        """Tells how it went, once."""
+        ended, self._ended = self._ended, _told
+        ended(cut_off_by)
+
+
+class ReaderGoneError(Exception):
+    """Whoever should take a reply in pieces took only some of them."""
 
 
 class Authorization(Struct, frozen=True):
@@ -144,6 +154,10 @@ def drain_notice(retry_after_ms: int) -> bytes:
 def spread_ms(low_ms: int, high_ms: int) -> int:
     """A wait for one of many clients, so that they do not come back at once."""
     return random.randint(low_ms, high_ms)  # noqa: S311 - spreads load, guards nothing
+
+
+def _told(_cut_off_by: Exception | None) -> None:
+    """Stands for who is told already, or wants to be told nothing."""
 
 
 def encode_ext_id(ext_id: str | int) -> bytes:

@@ -228,7 +228,28 @@ async def test_reader_without_progress_is_counted_as_too_slow(start, connect, db
     found = await scrape_until(gateway, lambda found: found.value("gateway_closes_total"))
     assert {("4000", "gateway"): 1} == found.values("gateway_closes_total", "code", "by")
     assert (1, 0) == (found.value("gateway_connections"), found.value("gateway_commands_in_flight"))
+    assert 1 == found.value("gateway_replies_cut_off_total")
     slow.socket.transport.abort()
+
+
+async def test_reply_whose_client_leaves_is_counted_and_logged_once(start, connect, db, filled):
+    """A client that goes away in the middle has a line in the log and a count; those that wait behind are not begun."""
+    gateway = await start(**SHOWN)
+    (person,) = await team(db, connect, gateway, Manager(21))
+    assert EVENTS == (await person.filter())["count"]
+    slow = await stuck(gateway, connect, person)
+    await slow.socket.send(frame(person, "behind"))
+    await complete_some(slow, person)
+    await until(lambda: db.fetchval("SELECT count(*) FROM calendar_event WHERE status = 1"), lambda count: count == 3)
+    slow.socket.transport.abort()
+    found = await scrape_until(gateway, lambda found: found.value("gateway_closes_total"))
+    assert {("1006", "nobody"): 1} == found.values("gateway_closes_total", "code", "by")
+    assert 1 == found.value("gateway_replies_cut_off_total")
+    ends = [line for line in gateway.log_lines if line.get("ext_id") in ("stuck", "behind")]
+    assert [("stuck", "CUT_OFF", 200), ("behind", "NO_SERVICE", 503)] == [
+        (line["ext_id"], line["error"], line["status"]) for line in ends
+    ]
+    assert "ReaderGoneError" == ends[0]["exception"]
 
 
 async def test_reply_that_the_database_cuts_off_is_counted(start, connect, db, filled):
