@@ -192,6 +192,10 @@ CREATE INDEX event_by_login ON calendar_event (login, start_time, id) WHERE logi
 -- Serves: events longer than a week that overlap a time; all others start within a week of it.
 CREATE INDEX long_event_by_end ON calendar_event (brand, end_time) WHERE end_time - start_time > 604800;
 
+-- Serves: the same of those that a manager created. All creators are above 0: saying so keeps statements that name none away.
+CREATE INDEX long_event_by_creator ON calendar_event (created_by, end_time)
+WHERE created_by > 0 AND end_time - start_time > 604800;
+
 -- Serve: the events a manager owns or takes part in, by their copied times.
 CREATE INDEX participant_by_manager_and_start ON calendar_participant (manager_id, start_time, event_id);
 CREATE INDEX long_participant_by_end ON calendar_participant (manager_id, end_time) WHERE end_time - start_time > 604800;
@@ -200,4 +204,4 @@ CREATE INDEX long_participant_by_end ON calendar_participant (manager_id, end_ti
 CREATE STATISTICS event_length ON (end_time - start_time) FROM calendar_event;
 CREATE STATISTICS participant_length ON (end_time - start_time) FROM calendar_participant;
 
-INSERT INTO schema_version (version) VALUES (1), (2), (3), (4);
+INSERT INTO schema_version (version) VALUES (1), (2), (3), (4), (5);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncpg
@@ -13,22 +13,23 @@ import pytest
 from gateway.access import Access
 from gateway.calendar_store import statements
 from gateway.calendar_store.event_filter import EventFilter, statement_of
-from gateway.database import connect_arguments
+from gateway.database import Statement, connect_arguments
 from gateway.tokens import Session
 from tests.conftest import settings_for_tests
 
-EVENTS, MONTH, WEEK = 30_000, 30 * 86_400, 7 * 86_400
+FEW, MANY, MONTH, WEEK = 30_000, 100_000, 30 * 86_400, 7 * 86_400
 FROM = 1_710_000_000
 ACCESS = Access(Session("s", 1005, 1), 1005, 10, ("red", "blue"), "DESK_1*,!DESK_11", 1)
+FREE = Access(Session("s", 1005, 1), 1005, 10, ("red", "blue"), "*", 1)
 ONE_BRAND = Access(Session("s", 1005, 1), 1005, 10, ("red",), "*", 1)
 
-FILL = f"""
+FILL = """
     INSERT INTO calendar_event
     SELECT id, (ARRAY['red', 'blue', 'green'])[1 + id % 3], 'DESK_' || id % 40, 1000 + id % 300, 1000 + id % 301, 1,
         0, id % 4, 0, 'title', NULL, start_time, start_time + CASE WHEN id % 100 = 0 THEN 15000000 ELSE 3600 END,
         0, 0, 0, 0, CASE id % 10 WHEN 0 THEN id ELSE 0 END, CASE id % 10 WHEN 1 THEN id ELSE 0 END,
         CASE id % 10 WHEN 2 THEN id ELSE 0 END, 1, 1, 1
-    FROM generate_series(1, {EVENTS}) AS id, LATERAL (SELECT {FROM} + id * 997 % {3 * 365 * 86_400} AS start_time) AS at
+    FROM generate_series(1, $1::bigint) AS id, LATERAL (SELECT 1710000000 + id * 997 % 94608000 AS start_time) AS at
 """
 """Events over three years; most last an hour, some half a year; some belong to a customer, a lead or a login."""
 REST = """
@@ -41,14 +42,18 @@ REST = """
 
 
 @pytest.fixture
-async def filled(dsn: str) -> Any:
-    """A connection as the gateway opens it, on a database with many events."""
+async def empty(dsn: str) -> AsyncIterator[Any]:
+    """A connection as the gateway opens it."""
     db = await asyncpg.connect(**{**connect_arguments(settings_for_tests(), dsn), "command_timeout": 60})
     await db.execute("SET statement_timeout = '60s'")
-    await db.execute(FILL)
-    await db.execute(REST)
     yield db
     await db.close()
+
+
+async def fill(db: Any, events: int) -> None:
+    await db.execute("TRUNCATE calendar_event CASCADE")
+    await db.execute(FILL.replace("$1", str(events)))
+    await db.execute(REST)
 
 
 def literal(value: object) -> str:
@@ -66,18 +71,38 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-async def scans(db: Any, sql: str, *arguments: object) -> set[str]:
-    """What the statement's generic plan reads the calendar's tables by: names of indexes, and other scans."""
-    await db.execute(f"PREPARE asked AS {sql}")
+async def plan_of(db: Any, statement: Statement, *arguments: object, explain: str = "EXPLAIN") -> list[dict[str, Any]]:
+    """The nodes of the statement's generic plan; with `EXPLAIN ANALYZE` they tell what they did."""
+    await db.execute(f"PREPARE asked AS {statement.sql}")
     try:
-        plan = await db.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({', '.join(map(literal, arguments))})")
+        options = "(ANALYZE, TIMING off, FORMAT JSON)" if "ANALYZE" in explain else "(FORMAT JSON)"
+        plan = await db.fetchval(f"EXPLAIN {options} EXECUTE asked ({', '.join(map(literal, arguments))})")
     finally:
         await db.execute("DEALLOCATE asked")
-    found = set()
-    for node in nodes(json.loads(plan)[0]["Plan"]):
-        if node.get("Relation Name", "").startswith("calendar_") or "Index Name" in node:
-            found.add(node.get("Index Name") or f"{node['Node Type']} of {node['Relation Name']}")
-    return found
+    return list(nodes(json.loads(plan)[0]["Plan"]))
+
+
+def scans(plan: list[dict[str, Any]]) -> set[str]:
+    """What the plan reads the calendar's tables by: names of indexes, and other scans."""
+    return {
+        node.get("Index Name") or f"{node['Node Type']} of {node['Relation Name']}"
+        for node in plan
+        if node["Node Type"] != "Bitmap Heap Scan"
+        and (node.get("Relation Name", "").startswith("calendar_") or "Index Name" in node)
+    }
+
+
+async def unsearched(db: Any, plan: list[dict[str, Any]]) -> list[str]:
+    """The reads of the plan that go through a whole table, or through an index without a value for its first column."""
+    first = dict(
+        await db.fetch("SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum = 1")
+    )
+    found = [scan for scan in scans(plan) if "Seq Scan" in scan]
+    return found + [
+        f"{node['Index Name']}: {node.get('Index Cond')}"
+        for node in plan
+        if "Index Name" in node and not re.search(rf"\b{first[node['Index Name']]} = ", node.get("Index Cond", ""))
+    ]
 
 
 def wanted(**changes: Any) -> EventFilter:
@@ -85,45 +110,86 @@ def wanted(**changes: Any) -> EventFilter:
 
 
 AFTER = (FROM + 10 * MONTH + 3600, 77)
-READS: list[tuple[str, Access, EventFilter, set[str]]] = [
+STARTS = ("start_time > ($6 - 604800)", "start_time < $7")
+LONG = ("brand = $", "end_time > $6")
+ROW = re.compile(r"ROW\([\w.]*start_time, [\w.]*id\) > ROW\(\$\d+, \$\d+\)")
+Searched = dict[str, tuple[str, ...]]
+READS: list[tuple[str, Access, EventFilter, Searched]] = [
     (
         "a manager's month",
         ACCESS,
         wanted(to_time=FROM + 11 * MONTH, manager_id=1005),
-        {"participant_by_manager_and_start", "long_participant_by_end", "event_by_creator_and_start"},
+        {
+            "participant_by_manager_and_start": ("manager_id = $", *STARTS),
+            "long_participant_by_end": ("manager_id = $", "end_time > $6"),
+            "event_by_creator_and_start": ("created_by = $", *STARTS),
+            "long_event_by_creator": ("created_by = $", "end_time > $6"),
+            "event_id_is_unique": ("id = ",),
+        },
     ),
-    ("a desk's week", ACCESS, wanted(brand="red", desk_mask="DESK_3"), {"event_by_desk_and_start"}),
-    ("a desk's week of one brand", ONE_BRAND, wanted(desk_mask="DESK_3"), {"event_by_desk_and_start"}),
-    ("a page behind a row", ONE_BRAND, wanted(after=AFTER), {"event_by_brand_and_start"}),
-    ("a page of one brand", ONE_BRAND, wanted(), {"event_by_brand_and_start", "long_event_by_end"}),
-    ("a customer's events", ACCESS, wanted(customer_id=50), {"event_by_customer"}),
-    ("a lead's events", ACCESS, wanted(lead_id=51), {"event_by_lead"}),
-    ("a login's events", ACCESS, wanted(login=52), {"event_by_login"}),
+    (
+        "a desk's week",
+        ACCESS,
+        wanted(brand="red", desk_mask="DESK_3"),
+        {"event_by_desk_and_start": ("brand = $", "desk = $", *STARTS)},
+    ),
+    (
+        "a desk's week of one brand",
+        ONE_BRAND,
+        wanted(desk_mask="DESK_3"),
+        {"event_by_desk_and_start": ("brand = $", "desk = $", *STARTS)},
+    ),
+    ("a page", ONE_BRAND, wanted(), {"event_by_brand_and_start": ("brand = $", *STARTS), "long_event_by_end": LONG}),
+    ("a page of two brands", ACCESS, wanted(), {"event_by_brand_and_start": ("brand = $", *STARTS), "long_event_by_end": LONG}),
+    (
+        "a page behind a row",
+        ONE_BRAND,
+        wanted(after=AFTER),
+        {"event_by_brand_and_start": ("brand = $", "start_time < $7"), "long_event_by_end": LONG},
+    ),
+    (
+        "a page of two brands behind a row",
+        ACCESS,
+        wanted(after=AFTER),
+        {"event_by_brand_and_start": ("brand = $", "start_time < $7"), "long_event_by_end": LONG},
+    ),
+    ("a customer's events", ACCESS, wanted(customer_id=50), {"event_by_customer": ("customer_id = $",)}),
+    ("a lead's events", ACCESS, wanted(lead_id=51), {"event_by_lead": ("lead_id = $",)}),
+    ("a login's events", ACCESS, wanted(login=52), {"event_by_login": ("login = $",)}),
 ]
 
 
-async def test_filters_read_their_indexes(filled):
-    """No filter that people use reads a whole table, in the generic plan that the gateway's connections are set to."""
-    assert "force_generic_plan" == await filled.fetchval("SHOW plan_cache_mode")
+@pytest.mark.parametrize("events", [FEW, MANY])
+async def test_filters_search_their_indexes(empty, events):
+    """Each filter that people use searches indexes by what it asks for, in the generic plan that connections are set to."""
+    assert "force_generic_plan" == await empty.fetchval("SHOW plan_cache_mode")
+    await fill(empty, events)
     for name, access, filters, indexes in READS:
-        statement, *arguments = statement_of(access, filters, filters.limit + 1)
-        found = await scans(filled, statement.sql, *arguments)
-        assert [] == [scan for scan in found if "Seq Scan" in scan], name
-        assert indexes <= found, (name, found)
+        plan = await plan_of(empty, *statement_of(access, filters, filters.limit + 1))
+        assert [] == await unsearched(empty, plan), name
+        for index, conditions in indexes.items():
+            found = [node["Index Cond"] for node in plan if node.get("Index Name") == index]
+            assert found, (name, index, scans(plan))
+            assert any(all(condition in one for condition in conditions) for one in found), (name, index, found)
 
 
-async def test_pages_behind_a_row_start_at_that_row(filled):
-    """`after` is a condition of the index itself, so that what lies before the row is not even looked at."""
-    statement, *arguments = statement_of(ONE_BRAND, wanted(after=AFTER), 201)
-    await filled.execute(f"PREPARE asked AS {statement.sql}")
-    plan = await filled.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({', '.join(map(literal, arguments))})")
-    found = [node for node in nodes(json.loads(plan)[0]["Plan"]) if node.get("Index Name") == "event_by_brand_and_start"]
-    assert found
-    assert all(re.search(r"ROW\([\w.]*start_time, [\w.]*id\) > ROW\(", node["Index Cond"]) for node in found), found
+async def test_pages_read_no_more_than_they_give(empty):
+    """Any page of any brands comes out of its index in order, from the row it begins behind: nothing is read to be sorted."""
+    await fill(empty, MANY)
+    whole = {"from_time": FROM, "to_time": FROM + 36 * MONTH}
+    for access in (ONE_BRAND, FREE):
+        for after in (None, (FROM + 20 * MONTH, 1)):
+            statement, *arguments = statement_of(access, wanted(**whole, after=after), 201)
+            plan = await plan_of(empty, statement, *arguments, explain="EXPLAIN ANALYZE")
+            ordered = [node for node in plan if node.get("Index Name") == "event_by_brand_and_start"]
+            assert ["Index Scan"] * len(access.brands) == [node["Node Type"] for node in ordered]
+            assert all(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) <= 201 for node in ordered)
+            assert after is None or all(ROW.search(node["Index Cond"]) for node in ordered)
 
 
-async def test_statements_on_single_events_read_their_keys(filled):
+async def test_statements_on_single_events_search_their_keys(empty):
     """Reads, changes and deletes by id go by the primary keys, also when many share a statement."""
+    await fill(empty, FEW)
     keys = {"event_id_is_unique", "participant_once_per_event"}
     writes = {f"ModifyTable of {table}" for table in ("calendar_event", "calendar_participant", "idempotency_key")}
     for statement, read in (
@@ -136,4 +202,6 @@ async def test_statements_on_single_events_read_their_keys(filled):
         wanted_arguments = [*["[]"] * (len(set(re.findall(r"\$\d", statement.sql))) - 1), "1s"]
         if "keyed AS" not in statement.sql:
             wanted_arguments[-1] = "[]"
-        assert read == await scans(filled, statement.sql, *wanted_arguments) - writes
+        plan = await plan_of(empty, statement, *wanted_arguments)
+        assert read == scans(plan) - writes
+        assert [] == await unsearched(empty, plan)

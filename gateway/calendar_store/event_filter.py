@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from msgspec import Struct
@@ -22,6 +22,9 @@ TURN_SECONDS = 20.0
 """How long a stream waits for one before it on the same socket; clients give a command up after 30 seconds."""
 LONG_SECONDS = 604_800
 """Events longer than a week are found by their end, so that the others are found by a start within a week of the range."""
+
+BRANDS_APART_MAX = 8
+"""Brands that have branches of their own in a statement; a session of more has its range sorted as a whole."""
 
 
 class EventFilter(Struct, frozen=True, kw_only=True):
@@ -113,8 +116,9 @@ def _joined(rows: list[Row]) -> bytes:
 def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[Statement, *tuple[object, ...]]:
     """The statement and its arguments.
 
-    Only which filters are present shapes the text, so there are few texts, each prepared once. Two branches keep the
-    range of starts that is searched short; each has the limit too, so that it comes out of an index in order and stops early.
+    Only which filters are present, and how many brands are asked for, shapes the text, so there are few texts, each
+    prepared once. Each branch comes out of an index in order and stops at the limit: short events and long ones apart
+    keep the range of starts that is searched short, and no index has the events of two brands in order.
     """
     arguments: list[object] = [*access_arguments(access), wanted.from_time, wanted.to_time, rows_max, wanted.offset]
 
@@ -122,26 +126,21 @@ def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[St
         arguments.append(value)
         return f"${len(arguments)}::{kind}"
 
-    conditions = [VISIBLE, *_conditions(access, wanted, argument)]
-    if wanted.manager_id:
-        conditions.append(f"event.id IN ({_own(argument(wanted.manager_id, 'bigint'))})")
-    common = "\n    AND ".join(conditions)
+    common = [VISIBLE, *_conditions(wanted, argument)]
+    after = [argument(value, "bigint") for value in wanted.after or ()]
     in_order = "ORDER BY event.start_time, event.id LIMIT $8::bigint"
+    branches = "UNION ALL".join(
+        f"""
+            (SELECT event.* FROM calendar_event AS event, {ACCESS}
+            WHERE {_joined_by_and([*common, *at_brand, *_behind(start_time, after), length])}
+            {in_order} + $9::bigint)
+            """  # noqa: S608 - made of fragments of our own; every value is an argument
+        for at_brand in _brands_apart(access, wanted, argument)
+        for start_time, length in (("event.start_time", _SHORT), (_UNINDEXED_START, _LONG))
+    )
     sql = f"""
     SELECT {event_json()} AS event FROM (
-        SELECT * FROM (
-            (SELECT event.* FROM calendar_event AS event, {ACCESS}
-            WHERE {common}
-            AND event.start_time > $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
-            AND (event.end_time > $6::bigint OR event.end_time = event.start_time AND event.start_time >= $6::bigint)
-            {in_order} + $9::bigint)
-            UNION ALL
-            (SELECT event.* FROM calendar_event AS event, {ACCESS}
-            WHERE {common}
-            AND event.start_time <= $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
-            AND event.end_time > $6::bigint AND event.end_time - event.start_time > {LONG_SECONDS}
-            {in_order} + $9::bigint)
-        ) AS event
+        SELECT * FROM ({branches}) AS event
         {in_order} OFFSET $9::bigint
     ) AS event
     ORDER BY event.start_time, event.id
@@ -149,12 +148,36 @@ def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[St
     return Statement(sql, writes=False), *arguments
 
 
-def _conditions(access: Access, wanted: EventFilter, argument: Callable[[object, str], str]) -> list[str]:
-    """The filters that are present, as conditions on `event`."""
+_SHORT = f"""event.start_time > $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
+            AND (event.end_time > $6::bigint OR event.end_time = event.start_time AND event.start_time >= $6::bigint)"""
+"""Overlaps the range and starts within a week of it; most of these are short."""
+_UNINDEXED_START = "(event.start_time + 0)"
+"""A start that no index is searched by: nearly all events start before any range, and PostgreSQL does not know the range."""
+_LONG = f"""{_UNINDEXED_START} <= $6::bigint - {LONG_SECONDS}
+            AND event.end_time > $6::bigint AND event.end_time - event.start_time > {LONG_SECONDS}"""
+"""Overlaps the range and starts more than a week before it; that it starts before the range's end follows."""
+
+
+def _joined_by_and(conditions: Sequence[str]) -> str:
+    return "\n            AND ".join(conditions)
+
+
+def _brands_apart(access: Access, wanted: EventFilter, argument: Callable[[object, str], str]) -> list[list[str]]:
+    """The conditions on the brand, one list for each branch; VISIBLE holds the rows to the session's own brands as well."""
+    brands = [wanted.brand] if wanted.brand else list(dict.fromkeys(access.brands))
+    narrow = wanted.manager_id or wanted.customer_id or wanted.lead_id or wanted.login
+    if len(brands) > (1 if narrow else BRANDS_APART_MAX):
+        return [[]]
+    return [[f"event.brand = {argument(brand, 'text')}"] for brand in brands]
+
+
+def _behind(start_time: str, after: Sequence[str]) -> list[str]:
+    return [f"({start_time}, event.id) > ({', '.join(after)})"] if after else []
+
+
+def _conditions(wanted: EventFilter, argument: Callable[[object, str], str]) -> list[str]:
+    """The filters that are present, as conditions on `event`, but for brand and `after`."""
     conditions = []
-    brands = (wanted.brand,) if wanted.brand else access.brands
-    if len(brands) == 1:
-        conditions.append(f"event.brand = {argument(brands[0], 'text')}")
     include, exclude = mask_patterns(wanted.desk_mask)
     if desk := _one_desk(wanted.desk_mask):
         conditions.append(f"event.desk = {argument(desk, 'text')}")
@@ -171,9 +194,8 @@ def _conditions(access: Access, wanted: EventFilter, argument: Callable[[object,
         for name in ("status", "type")
         if (value := getattr(wanted, name)) is not None
     ]
-    if wanted.after is not None:
-        start_time, event_id = wanted.after
-        conditions.append(f"(event.start_time, event.id) > ({argument(start_time, 'bigint')}, {argument(event_id, 'bigint')})")
+    if wanted.manager_id:
+        conditions.append(f"event.id IN ({_own(argument(wanted.manager_id, 'bigint'))})")
     return conditions
 
 
@@ -199,6 +221,6 @@ def _own(manager: str) -> str:
                 AND own.start_time > $6::bigint - {LONG_SECONDS} AND own.start_time < $7::bigint
                 UNION
                 SELECT own.id FROM calendar_event AS own
-                WHERE own.created_by = {manager} AND own.brand = ANY ($2::text[])
+                WHERE own.created_by = {manager} AND own.created_by > 0
                 AND own.end_time > $6::bigint AND own.end_time - own.start_time > {LONG_SECONDS}
     """  # noqa: S608 - made of fragments of our own
