@@ -84,10 +84,10 @@ def covers(mask: str, desk: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def mask_patterns(mask: str) -> tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]:
-    """The plain and the `!` patterns of a mask."""
+    """The plain and the `!` patterns of a mask, without the blanks around them: `! X` that excluded nothing would let X in."""
     patterns = [pattern.strip() for pattern in mask.split(",")]
     include = tuple(_compiled(p) for p in patterns if p and not p.startswith("!"))
-    exclude = tuple(_compiled(p[1:]) for p in patterns if p.startswith("!"))
+    exclude = tuple(_compiled(p[1:].lstrip()) for p in patterns if p.startswith("!"))
     return include, exclude
 
 

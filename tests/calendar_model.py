@@ -28,7 +28,7 @@ def covers(mask: str, desk: str) -> bool:
     """Section 2: some plain pattern matches and no `!` pattern does."""
     patterns = [pattern.strip() for pattern in mask.split(",")]
     plain = [pattern for pattern in patterns if pattern and not pattern.startswith("!")]
-    excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    excluded = [pattern[1:].strip() for pattern in patterns if pattern.startswith("!")]
     return any(_matches(p, desk) for p in plain) and not any(_matches(p, desk) for p in excluded)
 
 

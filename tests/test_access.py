@@ -59,6 +59,7 @@ LONG_DESK = "a" * 64
         ("!DESK_EU_TEST,DESK_EU*", "DESK_EU_TEST", False),
         ("!DESK_EU_TEST,DESK_EU_TEST", "DESK_EU_TEST", False),
         ("DESK_*,!*_TEST,DESK_EU_TEST", "DESK_EU_TEST", False),
+        ("DESK_EU* , ! DESK_EU_TEST ", "DESK_EU_TEST", False),
         ("!DESK_EU", "DESK_US", False),
         ("*,!DESK_*", "", True),
         ("*,!*", "DESK_EU", False),

@@ -40,6 +40,7 @@ MASKS += [
     "*,!",
     "'",
     "DESK_EU,DESK_EU",
+    "*, ! DESK_EU*",
 ]
 PEOPLE = [
     Manager(20, 11, ("red", "blue")),

@@ -58,7 +58,7 @@ def mask_patterns(mask: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A desk mask as LIKE patterns: those that cover, and those that exclude. `%` and `_` are ordinary in a mask."""
     patterns = [pattern.strip() for pattern in mask.split(",")]
     include = tuple(_like(pattern) for pattern in patterns if pattern and not pattern.startswith("!"))
-    exclude = tuple(_like(pattern[1:]) for pattern in patterns if pattern.startswith("!"))
+    exclude = tuple(_like(pattern[1:].lstrip()) for pattern in patterns if pattern.startswith("!"))
     return include, exclude
 
 
