@@ -88,21 +88,25 @@ def members_of(text: str | bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def without_repeats(data: msgspec.Raw, request: type[msgspec.Struct]) -> bytes:
-    """The same object with the last of each repeated key, also in the objects of a list.
+    """The same object with the last of each repeated key, also in the objects that it holds and in those of a list.
 
     The decoder judges every repeat, the contract only the last. What the request keeps undecoded stays as it was sent.
     """
     kept = {field.encode_name for field in _fields(request) if field.type is msgspec.Raw}
     members: dict[str, Any] = {
-        name: value if name in kept else _rows_without_repeats(value) for name, value in members_of(data).items()
+        name: value if name in kept else _inside_without_repeats(value) for name, value in members_of(data).items()
     }
     return msgspec.json.encode(members)
 
 
-def _rows_without_repeats(value: msgspec.Raw) -> Any:
+def _inside_without_repeats(value: msgspec.Raw) -> Any:
     if bytes(memoryview(value)[:1]) != b"[":
-        return value
-    return [members_of(item) if bytes(memoryview(item)[:1]) == b"{" else item for item in _ITEMS.decode(value)]
+        return _object_without_repeats(value)
+    return [_object_without_repeats(item) for item in _ITEMS.decode(value)]
+
+
+def _object_without_repeats(value: msgspec.Raw) -> Any:
+    return members_of(value) if bytes(memoryview(value)[:1]) == b"{" else value
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.calendar_model import Calendar, Json, Manager
-from tests.people import Person, team
+from tests.people import Person, team, wire_name
 
 DAY, WEEK = 86_400, 604_800
 DESKS = ["", "DESK_EU", "DESK_EU_1", "DESK_EU_TEST", "DESKXEU", "DESK_US", "D.SK", "desk_eu"]
@@ -236,3 +236,14 @@ async def test_filter_checks_its_fields(gateway, connect, db):
     assert (403, "FORBIDDEN", "brand") == await person.refusal(name, **page(brand="foreign"))
     nothing = {"manager_id": None, "brand": None, "status": None, "after": None, "login": 0, "lead_id": 0, "customer_id": 0}
     assert {"rows": [], "count": 0, "has_more": False} == await person.filter(**nothing)
+
+
+async def test_filter_takes_the_last_of_repeated_keys(gateway, connect, db):
+    """Of a key that is sent twice, in `after` too, only the last counts: a wrong one before it is no fault."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    for wrong in ('"id":"x",', '"start_time":null,', '"id":-1,"start_time":1.5,'):
+        data = f'"from":1,"to":9,"limit":"x","limit":5,"offset":0,"deskFilter":"*","after":{{{wrong}"start_time":1,"id":1}}'
+        frame = (
+            f'{{"command":"{wire_name("GetCalendarEventsByFilter")}","extID":9,"__token":"{person.token}","data":{{{data}}}}}'
+        )
+        assert {"rows": [], "count": 0, "has_more": False} == (await person.client.exchange(frame, 9)).get("data")
