@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway import settings as settings_module
+from gateway import wire
 from gateway.access import CALENDAR_TYPES
 from gateway.commands.table import COMMANDS, Command
 from gateway.errors import CLOSE_CODES, ERRORS
@@ -79,6 +81,8 @@ The message is answered `{{{{"event":"authorization","success":true}}}}`, or `"s
 in decimal), `jti`. Rights come from the manager's row, never from claims. The calendar is for the session types {{types}}.
 
 ## Commands
+
+Each with the line to type for it (`GATEWAY_TOKEN` set to what `gateway token` prints), its frame and its reply.
 """
 
 FAILURES = """\
@@ -190,8 +194,15 @@ def _command_section(name: str, command: Command, exchanges: Sequence[Exchange])
     fields = _fields_table(command.request)
     parts.append(fields + "\n" if fields else "`data` has no fields.\n")
     parts += [f"`{struct.__name__}`:\n\n{_fields_table(struct)}\n" for struct in _structs_inside(command.request)]
-    parts += [f"    {exchange.frame}\n    {exchange.reply}\n" for exchange in exchanges]
+    typed = [f"    {_typed(name, exchanges[0])}\n"] + [""] * len(exchanges)
+    parts += [f"{line}    {each.frame}\n    {each.reply}\n" for line, each in zip(typed, exchanges, strict=False)]
     return "\n".join(parts)
+
+
+def _typed(name: str, exchange: Exchange) -> str:
+    """The same frame from a terminal."""
+    data = wire.encode(msgspec.json.decode(exchange.frame)["data"]).decode()
+    return f"gateway send {name}" + ("" if data == "{}" else f" --data {shlex.quote(data)}")
 
 
 def _summary(command: Command) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gateway.commands.table import COMMANDS
 from gateway.docs import Exchange, metrics_page, protocol_page, settings_page
 from gateway.errors import CLOSE_CODES, ERRORS, CloseCode, ErrorCode
 from gateway.settings import CLIENT_VARIABLES, HINTS, PREFIX
+from tests.test_cli import run
 
 DOCS = Path(__file__).parent.parent / "docs"
 README = DOCS.parent / "README.md"
@@ -30,12 +32,14 @@ DOCUMENT_EVENT = {
 }
 A_DAY = {"from": 1710028800, "to": 1710115200, "limit": 100, "offset": 0, "deskFilter": "DESK_*,!DESK_TEST", "manager_id": 10}
 KEYED = {"idempotencyKey": "2f1c8a52"}
+INVITATION = {"title": "Call back", "start_time": 1710100000, "end_time": 1710100000, "owner_manager_id": 11}
+INVITATION |= {"participant_manager_ids": [10]}
 CONVERSATION: list[tuple[Any, ...]] = [
     ("HealthCheck", {}),
     ("MngLogin", {"login": "10", "password": "correct horse"}),
     ("MngAddCalendarEvent", DOCUMENT_EVENT),
-    ("MngAddCalendarEvent", {"title": "Call back", "start_time": 1710100000, "end_time": 1710100000}, KEYED),
-    ("MngAddCalendarEvent", {"title": "Call back", "start_time": 1710100000, "end_time": 1710100000}, KEYED),
+    ("MngAddCalendarEvent", INVITATION, KEYED),
+    ("MngAddCalendarEvent", INVITATION, KEYED),
     ("MngAddCalendarEvent", {"title": "Retention sync", "start_time": 1710003600, "end_time": 1710000000}),
     ("MngUpdateCalendarEvent", {"id": 1, "title": "Retention sync, moved", "start_time": 1710086400, "end_time": 1710090000}),
     ("MngUpdateCalendarEvent", {"id": 1, "priority": 3, "if_version": 1}),
@@ -45,6 +49,7 @@ CONVERSATION: list[tuple[Any, ...]] = [
     ("MngGetCalendarEvent", {"id": 99}),
     ("MngGetCalendarEventsByFilter", A_DAY),
     ("MngGetCalendarEventsByFilter", {**A_DAY, "after": {"start_time": 1710086400, "id": 1}}),
+    ("MngSetCalendarParticipantStatus", {"id": 2, "status": 1}),
     ("MngSetCalendarParticipantStatus", {"id": 1, "status": 2}),
     ("MngDeleteCalendarEvent", {"id": 1}),
     ("MngLogout", {}),
@@ -63,11 +68,14 @@ async def converse(client: Any) -> dict[str, list[Exchange]]:
         top_level = {"command": command, "extID": str(number), **(more[0] if more else {}), "data": data}
         frame = json.dumps(top_level, separators=(",", ":"))
         await client.socket.send(frame)
-        reply = await client.socket.recv()
-        for pattern, replacement in REPLACED:
-            reply = re.sub(pattern, replacement, reply)
-        exchanges.setdefault(command, []).append(Exchange(frame, reply))
+        exchanges.setdefault(command, []).append(Exchange(frame, replaced(await client.socket.recv())))
     return exchanges
+
+
+def replaced(reply: str) -> str:
+    for pattern, replacement in REPLACED:
+        reply = re.sub(pattern, replacement, reply)
+    return reply
 
 
 @pytest.fixture
@@ -85,6 +93,25 @@ def compare(request):
 async def test_protocol_page_is_what_the_code_says(gateway, connect, compare):
     """docs/protocol.md equals what the Structs, the tables and a live conversation give."""
     compare("protocol.md", protocol_page(await converse(await connect(gateway, login=None))))
+
+
+async def test_protocol_page_can_be_typed(gateway, connect):
+    """Each `gateway send` of the page, in the order of the conversation, prints the reply that stands below it."""
+    client = await connect(gateway, login=None)
+    token, typed, text = "", set(), (DOCS / "protocol.md").read_text()
+    for number, (command, data, *more) in enumerate(CONVERSATION, start=1):
+        if command in typed:
+            await client.command(command, data, __token=token, **(more[0] if more else {}))
+            continue
+        typed.add(command)
+        found = re.search(rf"^    (gateway send {command}\b.*)\n    (.*)\n    (.*)$", text, re.MULTILINE)
+        assert found, command
+        arguments = (*shlex.split(found[1])[1:], "--ext-id", str(number), "--url", gateway.url)
+        ended = await run(*arguments, **({"token": token} if token else {}))
+        reply = json.loads(ended.out)
+        token = reply["data"].get("token", token)
+        assert json.loads(found[3]) == json.loads(replaced(json.dumps(reply, separators=(",", ":"))))
+    assert set(COMMANDS) == typed
 
 
 def test_settings_page_is_what_the_code_says(compare):
