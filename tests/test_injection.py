@@ -136,12 +136,16 @@ def strings() -> list[str]:
     return list(found)[:COUNT]
 
 
-async def in_flight(person: Person, name: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def in_flight(
+    person: Person, name: str, requests: list[dict[str, Any]], keys: list[str] | None = None
+) -> list[dict[str, Any]]:
     """The replies to many requests of one command, in their order, some hundred at a time."""
     frames = [
         {"command": wire_name(name), "extID": number, "__token": person.token, "data": data}
         for number, data in enumerate(requests)
     ]
+    for frame, key in zip(frames, keys or (), strict=False):
+        frame["idempotencyKey"] = key
     replies = []
     for first in range(0, len(frames), 200):
         some = frames[first : first + 200]
@@ -198,20 +202,20 @@ async def test_desk_filters_match_literally(person, gateway):
 
 
 async def test_codes_take_no_other_characters(person, db):
-    """Thousands of strings as brand and desk of an add, an update and a filter are refused by name, or are mere codes."""
+    """5,000 strings as brand and desk of an add, an update and a filter are refused by name, or are mere codes."""
     event = await person.add()
     texts = strings()
     page = {"from": 0, "to": 10**11, "limit": 100, "offset": 0, "deskFilter": "*"}
     add, update = dict(EVENT), {"id": event["id"], "title": "x"}
-    for name, field, data, some in (
-        ("Add", "desk", add, texts),
-        ("Update", "brand", update, texts[1::10]),
-        ("GetCalendarEventsByFilter", "brand", page, texts),
-        ("Add", "brand", add, texts[::10]),
-        ("Update", "desk", update, texts[::10]),
+    for name, field, data in (
+        ("Add", "desk", add),
+        ("Update", "brand", update),
+        ("GetCalendarEventsByFilter", "brand", page),
+        ("Add", "brand", add),
+        ("Update", "desk", update),
     ):
-        replies = await in_flight(person, name, [{**data, field: text} for text in some])
-        for text, reply in zip(some, replies, strict=True):
+        replies = await in_flight(person, name, [{**data, field: text} for text in texts])
+        for text, reply in zip(texts, replies, strict=True):
             found = reply["status"], reply.get("error"), reply.get("field")
             if not CODE.fullmatch(text):
                 assert (400, "INVALID_DATA", field) == found, text
@@ -233,15 +237,36 @@ async def test_masks_in_the_managers_row_match_literally(person, connect, gatewa
         assert [event["desk"] for event in events if covers(mask, event["desk"])] == seen, mask
 
 
-async def test_other_strings_are_text_too(gateway, connect):
-    """Injection-shaped logins, passwords, tokens, commands and extIDs are refused or echoed, and never an error inside."""
+async def test_keys_are_told_apart_literally(person, db):
+    """5,000 strings as idempotency keys are 5,000 keys, stored as they are: each answers with its own event again."""
+    texts = strings()
+    first, again = [await in_flight(person, "Add", [EVENT] * COUNT, keys=texts) for _ in range(2)]
+    assert {200} == {reply["status"] for reply in first}
+    assert [{**reply, "replayed": True} for reply in first] == again
+    assert sorted(texts) == sorted(row["key"] for row in await db.fetch("SELECT key FROM idempotency_key"))
+    assert COUNT == await db.fetchval("SELECT count(*) FROM calendar_event")
+
+
+async def test_strings_of_the_frame_are_text_too(gateway, connect):
+    """5,000 strings as command, token and extID are refused or echoed, and never an error inside."""
     client = await connect(gateway, None)
-    texts = [text for text in strings()[:: COUNT // 100] if text]
-    for text in texts:
-        assert 404 == (await client.command(text, {}))["status"]
-        assert 401 == (await client.command("MngGetCalendarEvent", {"id": 1}, __token=text))["status"]
-        assert text == (await client.exchange(json.dumps({"command": "HealthCheck", "extID": text}), text))["extID"]
-    for text in texts[:5]:
+    texts = strings()
+    for first in range(0, len(texts), 100):
+        some = texts[first : first + 100]
+        for text in some:
+            frames = ({"command": text, "extID": 1}, {"command": "MngLogout", "extID": 2, "__token": text})
+            for frame in (*frames, {"command": "HealthCheck", "extID": text}):
+                await client.socket.send(json.dumps(frame))
+        replies = [await client.receive() for _ in range(3 * len(some))]
+        assert {(1, 404), (2, 401)} == {(r["extID"], r["status"]) for r in replies if isinstance(r["extID"], int)}
+        assert set(some) == {reply["extID"] for reply in replies if reply["status"] == 200}
+    assert '"status":5' not in gateway.log_text.replace(" ", "")
+
+
+async def test_sign_ins_are_text_too(gateway, connect):
+    """Injection-shaped logins and passwords, of which each costs a hash, are refused, and never an error inside."""
+    client = await connect(gateway, None)
+    for text in strings()[:: COUNT // 5]:
         reply = await client.command("MngLogin", {"login": text, "password": text})
         assert (401, "UNAUTHORIZED") == (reply["status"], reply["error"])
     assert '"status":5' not in gateway.log_text.replace(" ", "")
