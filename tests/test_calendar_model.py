@@ -62,6 +62,8 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "status": st.integers(0, 3),
     "priority": st.integers(0, 1),
     "customer_id": st.integers(0, 1),
+    "lead_id": st.integers(0, 1),
+    "login": st.integers(0, 1),
     "ast_json": st.sampled_from([None, {}, [1], "text"]),
     "participant_manager_ids": st.lists(whom.filter(bool), max_size=3),
     "participants": st.lists(given_row, max_size=3),
@@ -86,6 +88,9 @@ filters = st.fixed_dictionaries(
         "status": st.integers(0, 3),
         "type": st.integers(0, 1),
         "customer_id": st.integers(0, 1),
+        "lead_id": st.integers(0, 1),
+        "login": st.integers(0, 1),
+        "after": st.fixed_dictionaries({"start_time": starts, "id": st.integers(0, 2**53 - 1)}),
     },
 )
 
