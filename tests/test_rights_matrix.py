@@ -42,6 +42,16 @@ absent          200 404 404 404 404 404 404 404
 TABLE = {line[:16].strip(): line[16:].split() for line in EXPECTED.strip().splitlines()}
 
 
+SHOWS = {
+    "Update": "id = ANY ($1) AND version = 2 AND title = 'changed'",
+    "Complete": "id = ANY ($1) AND version = 2 AND status = 1",
+    "Archive": "id = ANY ($1) AND version = 2 AND status = 3",
+    "SetCalendarParticipantStatus": "id = ANY ($1) AND version = 2 AND id IN ("
+    "SELECT event_id FROM calendar_participant WHERE manager_id = updated_by AND status = 2)",
+}
+"""How the tables show that a command was done."""
+
+
 def event_of(situation: str, caller: int) -> dict[str, Any]:
     """Who and where an event in that situation is."""
     event = {"brand": "default", "desk": "DESK_EU_1", "owner_manager_id": OTHER, "created_by": OTHER, "guest": OTHER}
@@ -131,7 +141,8 @@ async def test_rights_are_those_of_the_table(caller, db):
     """Every cell is answered as the table says; what is refused leaves its event untouched, what is done shows."""
     tokens = await tokens_of_every_type(db)
     deviations, ids = [], itertools.count(1_000_001)
-    untouched = []
+    untouched: list[int] = []
+    done: dict[str, list[int]] = {command: [] for command in COMMANDS}
     for kind, situation, command in itertools.product(tokens, TABLE, COMMANDS):
         event_id = next(ids)
         event = event_of(situation, CALLER + kind)
@@ -144,8 +155,9 @@ async def test_rights_are_those_of_the_table(caller, db):
             status = {1: 200, 0: 404}[reply["data"]["count"]]
         if status != expected_of(command, kind, situation):
             deviations.append((SessionType(kind).name, situation, command, reply))
-        reads = command.startswith("Get")
-        if situation != "absent" and command != "Add" and (status != 200 or reads):
+        if status == 200 and not command.startswith("Get"):
+            done[command].append(event_id)
+        elif situation != "absent" and command != "Add":
             untouched.append(event_id)
     assert [] == deviations
     kept = "SELECT count(*) FROM calendar_event WHERE id = ANY ($1) AND version = 1 AND title = $2 AND status = 0"
@@ -153,6 +165,10 @@ async def test_rights_are_those_of_the_table(caller, db):
     assert 0 == await db.fetchval(
         "SELECT count(*) FROM calendar_participant WHERE event_id = ANY ($1) AND status <> 1", untouched
     )
+    for name, shows in SHOWS.items():
+        assert len(done[name]) == await db.fetchval(f"SELECT count(*) FROM calendar_event WHERE {shows}", done[name]), name
+    assert len(done["Add"]) == await db.fetchval("SELECT count(*) FROM calendar_event WHERE id < 1000000")
+    assert 0 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE id = ANY ($1)", done["Delete"])
 
 
 async def test_hidden_and_absent_are_the_same_bytes(caller, db):
