@@ -1,4 +1,4 @@
-"""An add that is torn apart in the middle: neither its event nor its participants are stored, and the answer says so."""
+"""A write that is torn apart in the middle: neither its event nor its participants are written, and the answer says so."""
 
 from __future__ import annotations
 
@@ -70,6 +70,31 @@ async def test_add_of_a_killed_backend_stores_nothing(start, dsn, connect, when)
         assert (1, 1) == await row_counts(db)
     finally:
         await db.close()
+
+
+@both_moments
+async def test_update_of_a_terminated_backend_changes_nothing(start, dsn, db, connect, when):
+    """An update whose new participant is held up shows nothing to others; torn apart it changed neither event nor guests."""
+    gateway = await start(**PATIENT)
+    async with held_adds(dsn, when) as hold:
+        client, other = await connect(gateway), await connect(gateway)
+        event = await client.add(participant_manager_ids=[12])
+        change = {"id": event["id"], "title": "changed", "start_time": 1_710_000_001, "participant_manager_ids": [11]}
+        command = asyncio.create_task(client.command("MngUpdateCalendarEvent", change))
+        pid = await hold.begun()
+        tables = "SELECT title, version, own.* FROM calendar_event JOIN calendar_participant AS own ON event_id = id"
+        assert [(10, 1), (12, 1)] == sorted((row["manager_id"], row["version"]) for row in await db.fetch(tables))
+        await db.execute("SELECT pg_terminate_backend($1)", pid)
+        reply = await command
+        assert [503, "NO_SERVICE", "not_executed"] == [reply["status"], reply["error"], reply["outcome"]]
+        await hold.release()
+    assert {"event": event} == (await other.command("MngGetCalendarEvent", {"id": event["id"]}))["data"]
+    changed = (await client.command("MngUpdateCalendarEvent", change))["data"]["event"]
+    assert ("changed", 2, [10, 11]) == (
+        changed["title"],
+        changed["version"],
+        [row["manager_id"] for row in changed["participants"]],
+    )
 
 
 async def recovered(dsn: str) -> Any:
