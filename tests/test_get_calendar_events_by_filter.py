@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.calendar_store.event_filter import BRANDS_APART_MAX
 from tests.calendar_model import Calendar, Json, Manager
 from tests.people import Person, team, wire_name
 
@@ -236,6 +237,23 @@ async def test_filter_checks_its_fields(gateway, connect, db):
     assert (403, "FORBIDDEN", "brand") == await person.refusal(name, **page(brand="foreign"))
     nothing = {"manager_id": None, "brand": None, "status": None, "after": None, "login": 0, "lead_id": 0, "customer_id": 0}
     assert {"rows": [], "count": 0, "has_more": False} == await person.filter(**nothing)
+
+
+async def test_filter_reads_any_number_of_brands(gateway, connect, db):
+    """Few brands, one named twice, and more than have a part of the statement each: every row once, in order."""
+    many = tuple(f"b{number}" for number in range(BRANDS_APART_MAX + 1))
+    all_, some, twice = await team(
+        db, connect, gateway, Manager(21, 11, many), Manager(22, brands=many[:-1]), Manager(23, brands=("b1", "b0", "b1"))
+    )
+    events = [await all_.add(brand=brand, start_time=start, end_time=start + 1) for start in (9, 5, 7) for brand in many]
+    for person, brands in ((all_, many), (some, many[:-1]), (twice, many[:2])):
+        expected = sorted((event["start_time"], event["id"]) for event in events if event["brand"] in brands)
+        for offset in (0, 2):
+            page = await person.filter(offset=offset, limit=len(expected) - 3)
+            rows = [(row["start_time"], row["id"]) for row in page["rows"]]
+            assert (expected[offset : len(expected) - 3 + offset], True) == (rows, page["has_more"])
+        behind = await person.filter(after={"start_time": expected[1][0], "id": expected[1][1]})
+        assert expected[2:] == [(row["start_time"], row["id"]) for row in behind["rows"]]
 
 
 async def test_filter_takes_the_last_of_repeated_keys(gateway, connect, db):
