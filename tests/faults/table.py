@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from tests.faults import bugs, conformance, controls, disk, hostile, keys, kills, malformed, outages, proofs
+from tests.faults import (
+    bugs,
+    conformance,
+    controls,
+    disk,
+    ended_sessions,
+    hostile,
+    keys,
+    kills,
+    malformed,
+    outages,
+    proofs,
+)
 from tests.faults.check import Check
 
 NOTHING_BROKEN = "0 acknowledged lost, 0 doubled, 0 torn (event without its participants)"
@@ -100,6 +112,14 @@ CHECKS = [
         "20 hostile Origins; every command before login; tokens expired, of another key, alg none, other audience, "
         "tampered: all refused",
         proofs.refusals,
+    ),
+    Check(
+        "ended-sessions",
+        "c",
+        "what a session may do follows the database",
+        "MngLogout, revoke, a disabled manager, changed rights, under open sockets of two processes: acted on at the next "
+        "command; sockets of ended sessions closed with 4501 within 1 s, idle ones too, those of changed rights never",
+        ended_sessions.ended_sessions,
     ),
     Check(
         "broken-frames",
