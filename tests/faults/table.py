@@ -15,6 +15,7 @@ from tests.faults import (
     outages,
     proofs,
     sign_in_timing,
+    slow_readers,
 )
 from tests.faults.check import Check
 
@@ -91,6 +92,14 @@ CHECKS = [
         "sent twice, done once",
         "1,000 replays, 50 at once on one key, two processes: one event each, the same reply",
         keys.replays,
+    ),
+    Check(
+        "slow-readers",
+        "t",
+        "who does not read costs nobody else",
+        "200 clients that never read, under load from others: each counted as 4000; resident memory +64 MiB at most; the "
+        "others' p99 <= 2x undisturbed",
+        slow_readers.slow_readers,
     ),
     Check(
         "sign-in-timing",
