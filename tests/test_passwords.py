@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from gateway import passwords
-from gateway.passwords import Passwords, hash_password
+from gateway.passwords import HASHING_NICE, Passwords, hash_password
 from tests.conftest import settings_for_tests
 
 
@@ -56,6 +58,21 @@ async def test_password_is_hashed_off_the_event_loop(checker: Passwords, monkeyp
     monkeypatch.setattr(passwords, "_verified", verified)
     await checker.matches("secret", None)
     assert ["password_0"] == threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority of its own")
+async def test_password_is_hashed_behind_the_event_loop(checker: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that hashes leaves the processor to whoever answers others."""
+    nice: list[int] = []
+
+    def verified(*_: str) -> bool:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return True
+
+    monkeypatch.setattr(passwords, "_verified", verified)
+    await checker.matches("secret", None)
+    loop = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert [min(19, loop + HASHING_NICE)] == nice
 
 
 async def test_passwords_closed_leave_no_thread_behind() -> None:
