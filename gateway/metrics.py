@@ -147,6 +147,7 @@ class Metrics:
         self.db_connections = self._gauge("gateway_db_connections", "database connections open, those of streams left out")
         self.db_connections_max = self._gauge("gateway_db_connections_max", "most of them: GATEWAY_DB_CONNECTIONS_MAX")
 
+        self.tasks = self._gauge("gateway_tasks", "asyncio tasks that have not ended; more and more of them at rest is a leak")
         self.loop_lag = self._histogram(
             "gateway_event_loop_lag_seconds", "how late the event loop came back to a timer, ten times a second", SECONDS
         )

@@ -96,7 +96,7 @@ class Gateway:
         self._empty = asyncio.Event()
         self._empty.set()
         self._readiness: tuple[float, str | None] = (-READY_CACHE_SECONDS, None)
-        self._describe_connections()
+        self._describe_load()
         self._tasks: asyncio.TaskGroup
         self._server: Server
 
@@ -196,11 +196,12 @@ class Gateway:
             if not self._connections:
                 self._empty.set()
 
-    def _describe_connections(self) -> None:
-        """Commands in flight are added up at a scrape: counting them would cost each command."""
+    def _describe_load(self) -> None:
+        """Commands in flight and tasks are added up at a scrape: counting them would cost each command."""
         self._metrics.connections.set_function(lambda: len(self._connections))
         self._metrics.connections_max.set(self._settings.connections_max)
         self._metrics.in_flight.set_function(lambda: sum(connection.unanswered for connection in self._connections))
+        self._metrics.tasks.set_function(lambda: len(asyncio.all_tasks()))
 
     async def _ready(self) -> str | None:
         """What keeps the gateway from serving commands, or None."""

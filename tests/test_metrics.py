@@ -191,6 +191,15 @@ async def test_metrics_count_statements_that_had_a_connection_at_once(gateway, c
     assert 5 == after.value(name, **least) - before.value(name, **least)
 
 
+async def test_metrics_show_tasks(scratch_dir, dsn):
+    """A socket more is a task more or several, and none once it is gone."""
+    async with gateway_process(scratch_dir, database_url=dsn, **SHOWN) as gateway:
+        tasks_at_rest = (await scrape(gateway)).value("gateway_tasks")
+        async with Client.connected(gateway.url):
+            await scrape_until(gateway, lambda found: found.value("gateway_tasks") > tasks_at_rest)
+        await scrape_until(gateway, lambda found: found.value("gateway_tasks") == tasks_at_rest)
+
+
 async def test_metrics_show_how_late_the_event_loop_is(gateway):
     """The loop's lag is looked at again and again."""
     await scrape_until(gateway, lambda found: found.value("gateway_event_loop_lag_seconds_count") >= 2)
