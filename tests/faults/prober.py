@@ -50,15 +50,15 @@ class Prober:
 
 
 @asynccontextmanager
-async def prober() -> AsyncIterator[Prober]:
-    """A prober as long as the block."""
+async def prober(*, first: bool = True) -> AsyncIterator[Prober]:
+    """A prober as long as the block. With `first` it does not wait for the load's own processes, where that may be."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.bench.load_client"),
         cwd=ROOT,
         env=clean_environment() | {"PYTHONUNBUFFERED": "1"},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        preexec_fn=_first_in_line if os.geteuid() == 0 else None,
+        preexec_fn=_first_in_line if first and os.geteuid() == 0 else None,
     )
     try:
         yield Prober(process)
@@ -68,5 +68,4 @@ async def prober() -> AsyncIterator[Prober]:
 
 
 def _first_in_line() -> None:
-    """Where it may: the prober is not to wait for the load's own processes."""
     os.nice(-10)

@@ -8,6 +8,7 @@ from tests.faults import (
     controls,
     disk,
     ended_sessions,
+    flood,
     hostile,
     keys,
     kills,
@@ -64,6 +65,13 @@ CHECKS = [
         outages.stopped_postgres,
     ),
     Check("black-hole", "t", "every command is answered, service comes back", "no byte for 10 s: the same", outages.black_hole),
+    Check(
+        "flood",
+        "t",
+        "nobody's flood starves another",
+        "a manager with 16 sockets x 64 adds in flight beside one who adds every 20 ms: that one's p99 <= 2x undisturbed",
+        flood.flooding_manager,
+    ),
     Check(
         "pool-exhausted",
         "c",
