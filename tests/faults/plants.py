@@ -17,9 +17,23 @@ class Plant(NamedTuple):
 ASYNCHRONOUS = "asynchronous commit"
 EARLY = "acknowledge before commit"
 KEYLESS = "key not checked"
+FRAMES_LOGGED = "frames logged"
+LIBRARIES_LOGGED = "libraries logged at DEBUG"
 
 CONTROLS: dict[str, Plant] = {
     ASYNCHRONOUS: Plant("gateway.database", '"synchronous_commit": "on"', '"synchronous_commit": "off"', ()),
+    FRAMES_LOGGED: Plant(
+        "gateway.dispatch",
+        "            found = wire.read(message)\n",
+        "            self._log._logger.debug('frame', text=message)\n            found = wire.read(message)\n",
+        (),
+    ),
+    LIBRARIES_LOGGED: Plant(
+        "gateway.log",
+        "    root.handlers[:] = [_LibraryHandler(logger)]\n    root.setLevel(logging.WARNING)\n",
+        "    root.handlers[:] = [logging.StreamHandler(sys.stdout)]\n    root.setLevel(logging.DEBUG)\n",
+        (),
+    ),
 }
 """No bug that a test of the suite could see: whether a fault's check sees it shows that the check can fail."""
 

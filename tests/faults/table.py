@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults import (
     bugs,
+    canaries,
     conformance,
     controls,
     disk,
@@ -145,6 +146,14 @@ CHECKS = [
         "MngLogout, revoke, a disabled manager, changed rights, under open sockets of two processes: acted on at the next "
         "command; sockets of ended sessions closed with 4501 within 1 s, idle ones too, those of changed rights never",
         ended_sessions.ended_sessions,
+    ),
+    Check(
+        "canaries",
+        "c",
+        "secrets and texts of clients stay out of what is kept",
+        "canaries in tokens, passwords, titles, bodies and keys through every command and failure at DEBUG: 0 in the logs, "
+        "PostgreSQL's too, on the metrics page and in a redacted recording; two bugs that log are detected",
+        canaries.canaries,
     ),
     Check(
         "broken-frames",
