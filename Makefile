@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check fmt docs bench faults lock clean
+.PHONY: help run test lint check fmt docs bench faults soak lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s :
@@ -45,6 +45,9 @@ bench: $(STAMP)  ## measure beside pgbench, psql and a bare echo server; under 1
 
 faults: $(STAMP)  ## kill, cut, stop and lie, and hold the tables against what was acknowledged; under 20 minutes
 	$(BIN)/python -m tests.faults $(ARGS)
+
+soak: $(STAMP)  ## load one gateway with a fault every 20 s: memory, descriptors and tasks flat, nothing lost; 20 minutes
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 lock: $(STAMP)  ## resolve the versions in pyproject.toml anew
 	$(BIN)/python -m pip install --quiet uv

@@ -45,7 +45,10 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the gateway's."""
-        back_reader, back_writer = await asyncio.open_unix_connection(self._socket_path)
+        try:
+            back_reader, back_writer = await asyncio.open_unix_connection(self._socket_path)
+        except OSError:  # PostgreSQL is away, which the gateway sees as a link that ends
+            return
         async with asyncio.TaskGroup() as tasks:
             answers = tasks.create_task(self._pass_answers(back_reader, writer))
             tasks.create_task(self._pass_statements(reader, back_writer, answers, writer))
@@ -113,7 +116,7 @@ async def proxied(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
         link = asyncio.current_task()
         assert link is not None
         links.add(link)
-        with closing(writer):
+        with closing(writer), suppress(asyncio.CancelledError):  # the end of the block is a good end of its links
             await proxy.serve(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

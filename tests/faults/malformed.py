@@ -109,7 +109,7 @@ CHARACTERS = '{}[]",:0123456789-+.eE\\/ntrufals \t\n\0\x7fAz_\u00e9\u2028\U0001f
 async def broken_frames(stage: Stage) -> Finding:
     """Each frame must get exactly one answer, the right one; every socket must live to the end."""
     count = stage.count(10_000, 1_000)
-    frames = list(_frames(random.Random(SEED), count))
+    sent = list(frames(random.Random(SEED), count))
     wrong: list[str] = []
     kinds: dict[int, int] = {}
     async with stage.database() as dsn:
@@ -119,16 +119,14 @@ async def broken_frames(stage: Stage) -> Finding:
             sockets = [Client.connected(gateway.url, additional_headers=proof) for _ in range(SOCKETS)]
             clients = [await stack.enter_async_context(socket) for socket in sockets]
             await clients[0].add()
-            await asyncio.gather(
-                *(_send(client, frames[number::SOCKETS], wrong, kinds) for number, client in enumerate(clients))
-            )
+            await asyncio.gather(*(_send(client, sent[number::SOCKETS], wrong, kinds) for number, client in enumerate(clients)))
     (stage.folder / "broken-frames.txt").write_text("\n".join(wrong))
     told = ", ".join(f"{status}: {number:,}" for status, number in sorted(kinds.items()))
-    facts = f"{sum(kinds.values()):,} of {len(frames):,} frames answered rightly ({told}), {SOCKETS} sockets live"
-    return Finding(not wrong and sum(kinds.values()) == len(frames), f"{facts}; wrong: {wrong[:3]}" if wrong else facts)
+    facts = f"{sum(kinds.values()):,} of {len(sent):,} frames answered rightly ({told}), {SOCKETS} sockets live"
+    return Finding(not wrong and sum(kinds.values()) == len(sent), f"{facts}; wrong: {wrong[:3]}" if wrong else facts)
 
 
-def _frames(draw: random.Random, count: int) -> Iterator[str]:
+def frames(draw: random.Random, count: int) -> Iterator[str]:
     """The corpus, then mutations; what is no frame for the oracle is left out."""
     yield from CORPUS
     missing = count - len(CORPUS)

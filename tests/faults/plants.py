@@ -19,6 +19,7 @@ EARLY = "acknowledge before commit"
 KEYLESS = "key not checked"
 FRAMES_LOGGED = "frames logged"
 LIBRARIES_LOGGED = "libraries logged at DEBUG"
+SOCKETS_KEPT = "sockets kept"
 
 CONTROLS: dict[str, Plant] = {
     ASYNCHRONOUS: Plant("gateway.database", '"synchronous_commit": "on"', '"synchronous_commit": "off"', ()),
@@ -32,6 +33,14 @@ CONTROLS: dict[str, Plant] = {
         "gateway.log",
         "    root.handlers[:] = [_LibraryHandler(logger)]\n    root.setLevel(logging.WARNING)\n",
         "    root.handlers[:] = [logging.StreamHandler(sys.stdout)]\n    root.setLevel(logging.DEBUG)\n",
+        (),
+    ),
+    SOCKETS_KEPT: Plant(
+        "gateway.server",
+        "            self._seats.leave(connection)\n",
+        "            self._seats.leave(connection)\n"
+        "            kept = b'x' * 262_144, __import__('os').dup(2), self._tasks.create_task(asyncio.sleep(86_400))\n"
+        "            self.__dict__.setdefault('kept', []).append((connection, kept))\n",
         (),
     ),
 }

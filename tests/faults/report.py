@@ -21,7 +21,7 @@ checks on a PostgreSQL of its own (fsync on) and gateways in processes of their 
 `python -m tests.faults --only NAME`. Checks of kind c count things and run in CI too, with smaller counts
 (tests/test_reliability.py); those of kind t time things against a control of the same run, best of three. The raw ledger of a
 run (every command sent and its answer) and the gateways' logs stay under `.faults/`. What could not be run says why, and is no
-pass.
+pass. What one gateway is like after 20 minutes of faults is shown by `make soak`: [soak.md](soak.md).
 """
 
 
