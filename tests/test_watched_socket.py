@@ -79,7 +79,12 @@ async def test_messages_are_read_whatever_pieces_they_come_in(start, connect, se
     stream = b"".join(_frames_of(draw, number) for number in range(150))
     read: list[str] = []
     take = connection.socket._take
-    connection.socket.read(lambda message: (read.append(message), take(message)), connection._may_take)
+
+    def note(message):
+        read.append(message)
+        take(message)
+
+    connection.socket.read(note, connection._may_take)
     while stream:
         size = draw.choice((1, 2, 3, 7, 40, 300, 5000, 100_000))
         connection.socket.data_received(stream[:size])
