@@ -46,15 +46,10 @@ class WriteStage(Stage, frozen=True, kw_only=True):
         return {**sample, "row_bytes": table.row_bytes()}
 
     def add_by_pgbench(self, clients: int, *, pipelined: bool = False) -> Sample:
-        """Adds the same rows one by one. It is faster with all cores, PostgreSQL too, so that is what it gets."""
+        """Adds the same rows one by one."""
         script, options = adds.transaction(self.dataset, pipelined=pipelined)
-        core, other_core = cores()
         self.empty.prepare()
-        place_server(core | other_core)
-        try:
-            sample = self.postgres.pgbench_script(self.empty.dsn, "add", script, options, self.step_seconds, clients)
-        finally:
-            place_server(other_core)
+        sample = self.postgres.pgbench_script(self.empty.dsn, "add", script, options, self.step_seconds, clients)
         if not self.empty.added():
             raise StepFailedError("pgbench added nothing")
         return {**sample, "row_bytes": self.empty.row_bytes()}
@@ -62,9 +57,10 @@ class WriteStage(Stage, frozen=True, kw_only=True):
 
 @contextmanager
 def staged(data: Dataset, seconds: int) -> Iterator[WriteStage]:
-    """Every process of the part beside PostgreSQL."""
+    """Every process of the part. PostgreSQL and its clients, pgbench too, are fastest with all cores."""
     core, other_core = cores()
-    with tables(data) as (empty, large), shared_sides(data, seconds) as shared:
+    place_server(core | other_core)
+    with tables(data) as (empty, large), shared_sides(data, seconds, core | other_core) as shared:
         empty_gateway = partial(server_processes.gateway, empty.dsn, core)
         with (
             empty_gateway("gateway") as gateway,
