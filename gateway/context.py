@@ -10,6 +10,7 @@ from gateway.calendar_store.idempotency import Idempotency, WriteKey
 from gateway.calendar_store.store import CalendarStore
 from gateway.command_rate import CommandRate
 from gateway.errors import CommandError, ErrorCode
+from gateway.fair_share import FairShare
 from gateway.metrics import Metrics
 from gateway.passwords import Passwords
 from gateway.sessions import Identity, Sessions
@@ -27,6 +28,7 @@ class Services(NamedTuple):
     passwords: Passwords
     sign_ins: SignInThrottle
     command_rate: CommandRate
+    fair_share: FairShare
     calendar: CalendarStore
     event_reader: EventReader
     idempotency: Idempotency

@@ -88,19 +88,21 @@ class Dispatch:
         error: CommandError
         try:
             command = self._command_of(frame)
-            session = self._session_of(pending) if command.needs != "nothing" else None
-            manager_id = session.manager_id if session else None
-            data = await self._run(command, frame, pending.fault, session, identity)
+            if command.needs == "nothing":
+                data = await self._run_without_session(command, pending, identity)
+            else:
+                session = self._session_of(pending)
+                manager_id = session.manager_id
+                data = await self._run_in_turn(command, pending, session, identity)
         except CommandError as raised:
             error = raised
             self._log_failure(frame.command, frame.ext_id, manager_id, pending.started, error)
         except Exception as raised:  # the one place where a bug becomes a reply
             error = self._internal(frame, manager_id, pending.started, raised)
         else:
-            ended = partial(self._end_success, frame, manager_id, pending.started)
             if isinstance(data, Streamed):
-                return Reply(data.answering(ext_id, ended))
-            ended(None)
+                return Reply(data.answering(ext_id, partial(self._end_success, frame, manager_id, pending.started)))
+            self._end_success(frame, manager_id, pending.started, None)
             return Reply(wire.success(ext_id, data))
         self._count_failure(frame.command if frame.command in COMMANDS else UNKNOWN, pending.started, error)
         ends = error.code is ErrorCode.UNAUTHORIZED and session is not None and session is identity.session
@@ -155,19 +157,26 @@ class Dispatch:
         except InvalidTokenError:
             raise CommandError(ErrorCode.UNAUTHORIZED, "__token is not valid: it is wrong or expired") from None
 
-    async def _run(
-        self, command: Command, frame: Frame, fault: CommandError | None, session: Session | None, identity: Identity
-    ) -> bytes | Streamed:
+    async def _run_without_session(self, command: Command, pending: Pending, identity: Identity) -> bytes | Streamed:
+        await self._note_proof(pending.frame, identity)
+        return await self._handle(command, pending, Context(self._services, identity, None))
+
+    async def _run_in_turn(self, command: Command, pending: Pending, session: Session, identity: Identity) -> bytes | Streamed:
+        """The reply's data, once the manager has its turn beside others."""
+        share = self._services.fair_share
+        await share.enter(session.manager_id)
+        try:
+            return await self._run(command, pending, session, identity)
+        finally:
+            share.leave(session.manager_id)
+
+    async def _run(self, command: Command, pending: Pending, session: Session, identity: Identity) -> bytes | Streamed:
         """The reply's data. Decides anew whenever the access that the decision rests on has changed meanwhile."""
-        if session is None:
-            await self._note_proof(frame, identity)
-            return await self._handle(command, frame, fault, Context(self._services, identity, None))
         for decision in range(DECISIONS_MAX):
             access = await self._services.sessions.access_of(session)
             identity.proved = True
             try:
-                context = Context(self._services, identity, access)
-                return await self._handle_confirmed(command, frame, fault, context, counted=decision > 0)
+                return await self._handle_confirmed(command, pending, Context(self._services, identity, access), decision)
             except StaleAccessError:
                 continue
         raise _changing()
@@ -179,28 +188,27 @@ class Dispatch:
                 await self._services.sessions.access_of(self._services.tokens.session_of(frame.token))
                 identity.proved = True
 
-    async def _handle_confirmed(
-        self, command: Command, frame: Frame, fault: CommandError | None, context: Context, *, counted: bool
-    ) -> bytes | Streamed:
+    async def _handle_confirmed(self, command: Command, pending: Pending, context: Context, decision: int) -> bytes | Streamed:
         """A refusal is given only to a session that is still live: its reason may have been found without the database.
 
-        Except for one by its rate, which must cost next to nothing. `counted`: the rate has counted the command already.
+        Except for one by its rate, which must cost next to nothing, and which counts a command at its first decision alone.
         """
         access = context.require_access()
         try:
             if command.needs == "calendar":
                 access.require_calendar()
-            if not counted:
+            if not decision:
                 self._services.command_rate.require(access.manager_id)
-            return await self._handle(command, frame, fault, context)
+            return await self._handle(command, pending, context)
         except CommandError as error:
             if ERRORS[error.code].status < 500 and error.code is not ErrorCode.TOO_FREQUENT:
                 await self._services.sessions.confirm(access)
             raise
 
-    async def _handle(self, command: Command, frame: Frame, fault: CommandError | None, context: Context) -> bytes | Streamed:
-        if fault is not None:
-            raise fault
+    async def _handle(self, command: Command, pending: Pending, context: Context) -> bytes | Streamed:
+        frame = pending.frame
+        if pending.fault is not None:
+            raise pending.fault
         request = _decoded(command, frame)
         if frame.idempotency_key is not None:
             return await self._handle_once(command, frame, frame.idempotency_key, request, context)

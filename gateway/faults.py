@@ -63,9 +63,9 @@ def text_fault(data: Any) -> CommandError | None:
     return CommandError(ErrorCode.INVALID_DATA, f"{path or 'data'} contains {what}; leave it out", field=path or None)
 
 
-def nesting_fault(field: str, text: str, nesting_max: int) -> CommandError | None:
+def nesting_fault(field: str, text: bytes, nesting_max: int) -> CommandError | None:
     """Refuses JSON text that is nested deeper than `nesting_max`. Counting brackets skips the walk for nearly all text."""
-    if text.count("[") + text.count("{") <= nesting_max or depth_of(text) <= nesting_max:
+    if text.count(b"[") + text.count(b"{") <= nesting_max or depth_of(text.decode()) <= nesting_max:
         return None
     return CommandError(ErrorCode.TOO_LARGE, f"{field} is nested deeper than {nesting_max}", field=field)
 

@@ -53,10 +53,13 @@ class GroupCommit(Generic[Item, Result]):
         """The loops that do the work; whoever owns this owns the tasks that run them."""
         return [self._write_forever() for _ in range(WRITERS_MAX)]
 
-    async def submit(self, item: Item, owner: Hashable) -> Result:
+    def submit(self, item: Item, owner: Hashable) -> Awaitable[Result]:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
         if not self._idle or self._waiting or self._under_way > 1:
-            return await self.queue(item, owner)
+            return self.queue(item, owner)
+        return self._run_alone(item)
+
+    async def _run_alone(self, item: Item) -> Result:
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         writer = self._idle.pop()  # it sleeps on, while the caller does its work: two turns of the event loop less
         try:
@@ -66,13 +69,14 @@ class GroupCommit(Generic[Item, Result]):
             self._wake()
         return answer.result()
 
-    async def queue(self, item: Item, owner: Hashable) -> Result:
+    def queue(self, item: Item, owner: Hashable) -> asyncio.Future[Result]:
         """The same, with the work done by a writer: a caller that is cancelled leaves it to its end."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
         self._waiting.append(owner, (item, answer, loop.time() + self._deadline_seconds))
-        self._wake()
-        return await answer
+        if self._idle:
+            self._wake()
+        return answer
 
     def _are_enough(self) -> bool:
         """Whether what waits is worth a statement beside those under way."""

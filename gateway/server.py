@@ -24,6 +24,7 @@ from gateway.context import Services
 from gateway.database import Database, Statement, connect_arguments, open_database
 from gateway.dispatch import Dispatch
 from gateway.errors import CloseCode, CommandError, StartupError
+from gateway.fair_share import FairShare
 from gateway.handshake import Pages, hops_of, select_subprotocol
 from gateway.issuer_keys import IssuerKeys
 from gateway.log import CommandLog, Logger
@@ -283,6 +284,7 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 passwords,
                 SignInThrottle(settings),
                 CommandRate(settings),
+                FairShare(settings),
                 calendar,
                 EventReader(db, session_store),
                 keys,

@@ -159,7 +159,7 @@ class Sessions:
         if session.expires_time <= now or (session.key is not None and not self._issuer_keys.holds(session.key)):
             raise ended()
         access = self._known.get(session.id)
-        if access is not None and access.epoch == self._epoch and access.session == session:
+        if access is not None and access.epoch == self._epoch and (access.session is session or access.session == session):
             return access
         async with self._lookups.setdefault(session.id, asyncio.Lock()):
             access = self._known.get(session.id)

@@ -132,6 +132,15 @@ class Settings(Struct, frozen=True, kw_only=True):
             "commands of one manager at once before that rate acts; a client that starts sends some dozens", ge=1, le=1_000_000
         ),
     ] = 100
+    manager_in_flight_max: Annotated[
+        int,
+        _meta(
+            "most commands of one manager under way in this process while other managers send too, the rest wait their turn; "
+            "few enough that a flood costs the others milliseconds; 0: no limit",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 8
     in_flight_max: Annotated[
         int, _meta("most commands of one socket at once; past it the socket is not read", ge=1, le=10_000)
     ] = 64

@@ -197,8 +197,8 @@ def test_nesting_is_counted_outside_strings():
     """Brackets inside strings are text, also behind escaped quotes."""
     cases = {"null": 0, "[]": 1, '{"a":[{}]}': 3, '"[[["': 0, '["\\"[[", "\\\\", [1]]': 2, "[[],[]]": 2, "[" * 9 + "]" * 9: 9}
     assert cases == {text: depth_of(text) for text in cases}
-    assert nesting_fault("ast_json", '["[[[[[["]', 1) is None
-    fault = nesting_fault("ast_json", "[[]]", 1)
+    assert nesting_fault("ast_json", b'["[[[[[["]', 1) is None
+    fault = nesting_fault("ast_json", b"[[]]", 1)
     assert fault is not None
     assert (ErrorCode.TOO_LARGE, "ast_json") == (fault.code, fault.field)
 

@@ -176,13 +176,13 @@ async def test_item_past_its_deadline_is_never_run():
     async with asyncio.TaskGroup() as tasks:
         writers = [tasks.create_task(writer) for writer in group.writers()]
         await asyncio.sleep(0)
-        first = [tasks.create_task(group.submit(item, "owner")) for item in ("a", "b")]
+        first = [asyncio.ensure_future(group.submit(item, "owner")) for item in ("a", "b")]
         await asyncio.sleep(0)
         late = tasks.create_task(raised(group.submit("late", "owner")))
         await asyncio.sleep(0)
         stuck.set()
         error = await late
-        assert ["a", "b"] == [await task for task in first] == ran
+        assert ["a", "b"] == [await answer for answer in first] == ran
         for writer in writers:
             writer.cancel()
     assert (ErrorCode.TIMEOUT, Outcome.NOT_EXECUTED) == (error.code, error.outcome)

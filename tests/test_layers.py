@@ -34,6 +34,7 @@ LAYERS = {
         "rate",
         "sign_in_throttle",
         "command_rate",
+        "fair_share",
     ),
     2: ("access", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),

@@ -7,10 +7,10 @@ is passed over as well once its key is taken; its key is kept by the very statem
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
-from msgspec import structs
 
 from gateway.access import Access
 from gateway.calendar_store.idempotency import WriteKey
@@ -26,6 +26,11 @@ class Write(NamedTuple):
     epoch: int
     key: WriteKey | None
 
+
+_COPIED_COLUMNS = tuple(name for name in EVENT_COLUMNS if name != "ast_json")
+_columns_of = attrgetter(*_COPIED_COLUMNS)
+_Row = msgspec.defstruct("_Row", (*_COPIED_COLUMNS, "ast_json", "epoch"))
+"""An event's own columns and its epoch, as they go to PostgreSQL; a struct is made and encoded in half the time of a dict."""
 
 _COLUMN_TYPES = {
     "brand": "text",
@@ -190,14 +195,7 @@ STATEMENTS = (
 
 def events_of(batch: Sequence[Write]) -> str:
     """The events' own columns. `ast_json` goes as text: PostgreSQL rewrites a JSON string that it takes out of JSON."""
-    rows = []
-    for event, epoch, _ in batch:
-        row = structs.asdict(event)
-        del row["participants"]
-        row["ast_json"] = bytes(event.ast_json).decode()
-        row["epoch"] = epoch
-        rows.append(row)
-    return _json(rows)
+    return _json([_Row(*_columns_of(event), bytes(event.ast_json).decode(), epoch) for event, epoch, _ in batch])
 
 
 def participants_of(batch: Sequence[Write]) -> str:

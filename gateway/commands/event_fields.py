@@ -27,12 +27,12 @@ def checked_text(title: str, ast_json: Raw, settings: Settings) -> None:
     """Raises CommandError: INVALID_DATA for a body of the wrong kind, TOO_LARGE over a limit."""
     if len(title) > settings.title_chars_max:
         raise _too_large("title", f"longer than {settings.title_chars_max} characters")
-    body = memoryview(ast_json)
+    body = bytes(ast_json)
     if body[0] not in b'{["n':
         raise CommandError(ErrorCode.INVALID_DATA, "ast_json must be an object, an array, a string or null", field="ast_json")
-    if body.nbytes > settings.body_bytes_max:
+    if len(body) > settings.body_bytes_max:
         raise _too_large("ast_json", f"larger than {settings.body_bytes_max} bytes")
-    if fault := nesting_fault("ast_json", bytes(body).decode(), settings.body_nesting_max):
+    if fault := nesting_fault("ast_json", body, settings.body_nesting_max):
         raise fault
 
 

@@ -28,6 +28,7 @@ class Limits(Struct, frozen=True):
     address_connections_max: int
     manager_commands_per_second_max: float
     manager_commands_burst_max: int
+    manager_in_flight_max: int
     in_flight_max: int
     unreadable_frames_max: int
     authentication_seconds: float

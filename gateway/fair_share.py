@@ -1,0 +1,100 @@
+"""Keeps one manager's flood from being everybody's: beside others a manager has so many commands under way, the rest wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from itertools import islice
+
+from gateway import wire
+from gateway.errors import CommandError, ErrorCode
+from gateway.settings import Settings
+
+BESIDE_SECONDS = 10.0
+"""How long a manager counts as beside others after one of them sent a command: a person pauses between two."""
+TURN_SECONDS = 2.0
+"""How long a command waits for its turn; with the database's own limits, well below the clients' patience."""
+
+
+class _Manager:
+    """One manager's commands. The first `woken` of those that wait have their turn, and have not gone on yet."""
+
+    __slots__ = ("under_way", "waiting", "woken")
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.woken = 0
+
+
+class FairShare:
+    """Counts commands under way by manager. A manager who is alone has no limit, and costs a look-up."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = settings.manager_in_flight_max
+        self._managers: dict[int, _Manager] = {}
+        self._last_manager = 0
+        self._beside_until = 0.0
+
+    async def enter(self, manager_id: int) -> None:
+        """Counts a command, once it is its turn; commands of a manager go on in the order they came.
+
+        Raises CommandError NO_SERVICE when its turn does not come in time.
+        """
+        manager = self._managers.get(manager_id)
+        if manager is None:
+            manager = self._managers[manager_id] = _Manager()
+        if manager_id != self._last_manager:
+            if self._last_manager:
+                self._beside_until = asyncio.get_running_loop().time() + BESIDE_SECONDS
+            self._last_manager = manager_id
+        if manager.waiting or not self._has_room(manager):
+            await self._wait(manager)
+        else:
+            manager.under_way += 1
+
+    def leave(self, manager_id: int) -> None:
+        """Counts a command off; the next one that waits goes on."""
+        manager = self._managers[manager_id]
+        manager.under_way -= 1
+        if manager.waiting:
+            self._wake(manager)
+        elif not manager.under_way:
+            del self._managers[manager_id]
+
+    def _has_room(self, manager: _Manager) -> bool:
+        if manager.under_way < self._most or not self._most:
+            return True
+        return asyncio.get_running_loop().time() >= self._beside_until
+
+    def _wake(self, manager: _Manager) -> None:
+        for turn in islice(manager.waiting, manager.woken, None):
+            if not self._has_room(manager):
+                return
+            manager.under_way += 1
+            manager.woken += 1
+            turn.set_result(None)
+
+    async def _wait(self, manager: _Manager) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        manager.waiting.append(turn)
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await turn
+        except BaseException as error:
+            manager.waiting.remove(turn)
+            if turn.done() and not turn.cancelled():  # it had its turn, and does not take it
+                manager.woken -= 1
+                manager.under_way -= 1
+                self._wake(manager)
+            if isinstance(error, TimeoutError):
+                raise _too_many() from None
+            raise
+        manager.waiting.remove(turn)
+        manager.woken -= 1
+
+
+def _too_many() -> CommandError:
+    return CommandError(
+        ErrorCode.NO_SERVICE, "too many commands of this manager wait", retry_after_ms=wire.spread_ms(500, 2000)
+    )
