@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from websockets.protocol import OPEN
 
@@ -18,6 +16,7 @@ from gateway.sessions import Identity
 from gateway.settings import Settings
 from gateway.watched_socket import Message, WatchedSocket
 from gateway.wire import Authorization, Streamed
+from gateway.workers import Workers
 
 CLOSE_SECONDS = 5.0
 """Time for the closing handshake before the transport is aborted: a few round trips of a bad link."""
@@ -25,8 +24,6 @@ CUT_SECONDS = 1.0
 """The same for a client that does not read: a short try."""
 SETTLE_SECONDS = 10.0
 """Time for commands in flight before a socket is closed all the same; more than their database limits add up to."""
-
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 async def close(socket: WatchedSocket, code: CloseCode, reason: str) -> None:
@@ -44,14 +41,14 @@ async def close(socket: WatchedSocket, code: CloseCode, reason: str) -> None:
 
 
 class Connection:
-    """Reads in order, answers in any order. `spawn` gives a task an owner that outlives the socket."""
+    """Reads in order, answers in any order. The workers outlive the socket: what was begun is done whole."""
 
     def __init__(
         self,
         socket: WatchedSocket,
         dispatch: Dispatch,
         settings: Settings,
-        spawn: Spawn,
+        workers: Workers,
         identity: Identity,
         record: Record | None = None,
     ) -> None:
@@ -63,9 +60,8 @@ class Connection:
         self._unreadable_max = settings.unreadable_frames_max
         self._in_flight_max = settings.in_flight_max
         self._outbox = Outbox(socket, settings)
-        self._spawn = spawn
+        self._workers = workers
         self._record = record
-        self._commands: asyncio.TaskGroup
         self._unanswered = 0
         self._settled = asyncio.Event()
         self._settled.set()
@@ -78,14 +74,11 @@ class Connection:
         """Serves the socket until it closes, and returns when the last of its commands has ended."""
         if not await self._prove():
             return
-        try:
-            async with asyncio.TaskGroup() as self._commands:
-                if not self._ending:
-                    self.socket.read(self._take, self._may_take)
-                await self.socket.wait_closed()
-                self.identity.gone = True
-        finally:
-            self._settled.set()  # a cancelled command may never have begun, and counts itself off no more
+        if not self._ending:
+            self.socket.read(self._take, self._may_take)
+        await self.socket.wait_closed()
+        self.identity.gone = True
+        await self._settled.wait()
 
     @property
     def blocked(self) -> bool:
@@ -102,7 +95,7 @@ class Connection:
         if not self._ending:
             self._ending = True
             self.socket.drop_messages()
-            self._spawn(self._end(code, reason))
+            self._workers.start(self._end, code, reason)
 
     async def settled(self) -> None:
         """Returns when every command that was read is answered."""
@@ -166,10 +159,10 @@ class Connection:
             self._unreadable_in_a_row = 0
             self._unanswered += 1
             self._settled.clear()
-            self._commands.create_task(self._answer(found))
+            self._workers.start(self._answer, found)
         elif isinstance(found, Authorization):
             self._authorizing = True
-            self._commands.create_task(self._authorize(found.token))
+            self._workers.start(self._authorize, found.token)
         else:
             self._outbox.write(found.payload)
             self._count_unreadable(unreadable=found.unreadable)

@@ -93,7 +93,7 @@ class Dispatch:
             else:
                 session = self._session_of(pending)
                 manager_id = session.manager_id
-                data = await self._run_in_turn(command, pending, session, identity)
+                data = await self._run(command, pending, session, identity)
         except CommandError as raised:
             error = raised
             self._log_failure(frame.command, frame.ext_id, manager_id, pending.started, error)
@@ -161,25 +161,25 @@ class Dispatch:
         await self._note_proof(pending.frame, identity)
         return await self._handle(command, pending, Context(self._services, identity, None))
 
-    async def _run_in_turn(self, command: Command, pending: Pending, session: Session, identity: Identity) -> bytes | Streamed:
-        """The reply's data, once the manager has its turn beside others."""
-        share = self._services.fair_share
-        await share.enter(session.manager_id)
+    async def _run(self, command: Command, pending: Pending, session: Session, identity: Identity) -> bytes | Streamed:
+        """The reply's data, once it is the manager's turn.
+
+        Decides anew whenever the access that the decision rests on has changed meanwhile.
+        """
+        sessions, share = self._services.sessions, self._services.fair_share
+        if not share.try_enter(session.manager_id):
+            await share.wait(session.manager_id)
         try:
-            return await self._run(command, pending, session, identity)
+            for decision in range(DECISIONS_MAX):
+                access = sessions.known_access(session) or await sessions.access_of(session)
+                identity.proved = True
+                try:
+                    return await self._handle_confirmed(command, pending, Context(self._services, identity, access), decision)
+                except StaleAccessError:
+                    continue
+            raise _changing()
         finally:
             share.leave(session.manager_id)
-
-    async def _run(self, command: Command, pending: Pending, session: Session, identity: Identity) -> bytes | Streamed:
-        """The reply's data. Decides anew whenever the access that the decision rests on has changed meanwhile."""
-        for decision in range(DECISIONS_MAX):
-            access = await self._services.sessions.access_of(session)
-            identity.proved = True
-            try:
-                return await self._handle_confirmed(command, pending, Context(self._services, identity, access), decision)
-            except StaleAccessError:
-                continue
-        raise _changing()
 
     async def _note_proof(self, frame: Frame, identity: Identity) -> None:
         """A valid proof beside a command that needs none counts as one; another is ignored, or it would bar MngLogin."""

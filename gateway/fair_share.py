@@ -36,11 +36,8 @@ class FairShare:
         self._last_manager = 0
         self._beside_until = 0.0
 
-    async def enter(self, manager_id: int) -> None:
-        """Counts a command, once it is its turn; commands of a manager go on in the order they came.
-
-        Raises CommandError NO_SERVICE when its turn does not come in time.
-        """
+    def try_enter(self, manager_id: int) -> bool:
+        """Counts a command, if it is its turn; otherwise it is to `wait`."""
         manager = self._managers.get(manager_id)
         if manager is None:
             manager = self._managers[manager_id] = _Manager()
@@ -49,9 +46,32 @@ class FairShare:
                 self._beside_until = asyncio.get_running_loop().time() + BESIDE_SECONDS
             self._last_manager = manager_id
         if manager.waiting or not self._has_room(manager):
-            await self._wait(manager)
-        else:
-            manager.under_way += 1
+            return False
+        manager.under_way += 1
+        return True
+
+    async def wait(self, manager_id: int) -> None:
+        """Counts a command once it is its turn; commands of a manager go on in the order they came.
+
+        Raises CommandError NO_SERVICE when its turn does not come in time.
+        """
+        manager = self._managers[manager_id]
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        manager.waiting.append(turn)
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await turn
+        except BaseException as error:
+            manager.waiting.remove(turn)
+            if turn.done() and not turn.cancelled():  # it had its turn, and does not take it
+                manager.woken -= 1
+                manager.under_way -= 1
+                self._wake(manager)
+            if isinstance(error, TimeoutError):
+                raise _too_many() from None
+            raise
+        manager.waiting.remove(turn)
+        manager.woken -= 1
 
     def leave(self, manager_id: int) -> None:
         """Counts a command off; the next one that waits goes on."""
@@ -74,24 +94,6 @@ class FairShare:
             manager.under_way += 1
             manager.woken += 1
             turn.set_result(None)
-
-    async def _wait(self, manager: _Manager) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        manager.waiting.append(turn)
-        try:
-            async with asyncio.timeout(TURN_SECONDS):
-                await turn
-        except BaseException as error:
-            manager.waiting.remove(turn)
-            if turn.done() and not turn.cancelled():  # it had its turn, and does not take it
-                manager.woken -= 1
-                manager.under_way -= 1
-                self._wake(manager)
-            if isinstance(error, TimeoutError):
-                raise _too_many() from None
-            raise
-        manager.waiting.remove(turn)
-        manager.woken -= 1
 
 
 def _too_many() -> CommandError:

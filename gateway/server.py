@@ -40,6 +40,7 @@ from gateway.sweeper import sweep_forever
 from gateway.tls import ServerTls
 from gateway.tokens import Tokens
 from gateway.watched_socket import WatchedSocket
+from gateway.workers import Workers
 
 STATEMENTS = (*sessions.STATEMENTS, *event_ids.STATEMENTS, *statements.STATEMENTS, *idempotency.STATEMENTS)
 CLOSING_SHARE = 0.2
@@ -98,7 +99,7 @@ class Gateway:
         self._empty.set()
         self._readiness: tuple[float, str | None] = (-READY_CACHE_SECONDS, None)
         self._describe_load()
-        self._tasks: asyncio.TaskGroup
+        self._workers: Workers
         self._server: Server
 
     @property
@@ -109,10 +110,11 @@ class Gateway:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Listens until left; sockets still open then are aborted. Raises StartupError when the port is taken."""
-        async with asyncio.TaskGroup() as self._tasks:
+        async with asyncio.TaskGroup() as tasks:
+            self._workers = Workers(tasks)
             clocks = [
-                self._tasks.create_task(sweep_forever(self._connections, self._settings)),
-                self._tasks.create_task(self._session_watch.watch_forever()),
+                tasks.create_task(sweep_forever(self._connections, self._settings)),
+                tasks.create_task(self._session_watch.watch_forever()),
             ]
             try:
                 self._server = await serve(self._serve, self._settings.host, self._settings.port, **self._arguments())
@@ -129,6 +131,7 @@ class Gateway:
                     connection.abort()
                 for handler in tuple(self._server.handler_tasks):
                     handler.cancel()
+                self._workers.cancel()
                 self._server.close()
                 await self._server.wait_closed()
                 _cancel(clocks)
@@ -185,7 +188,7 @@ class Gateway:
             await close(socket, CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
             return
         record = self._capture.of_connection() if self._capture else None
-        connection = Connection(socket, self._dispatch, self._settings, self._tasks.create_task, identity, record)
+        connection = Connection(socket, self._dispatch, self._settings, self._workers, identity, record)
         identity.changed = partial(self._seats.change_manager, connection)
         self._connections.add(connection)
         self._empty.clear()

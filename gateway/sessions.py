@@ -147,6 +147,7 @@ class Sessions:
         self._epoch = 0
         self._known: OrderedDict[str, Access] = OrderedDict()
         self._lookups: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._looking_up = 0
 
     async def access_of(self, session: Session) -> Access:
         """What the session may do.
@@ -155,17 +156,31 @@ class Sessions:
 
         Callers are answered in the order they came: commands of one connection keep theirs.
         """
-        now = int(time.time())
-        if session.expires_time <= now or (session.key is not None and not self._issuer_keys.holds(session.key)):
+        if access := self.known_access(session):
+            return access
+        self._looking_up += 1
+        try:
+            async with self._lookups.setdefault(session.id, asyncio.Lock()):
+                return self._remembered(session) or await self._look_up(session)
+        finally:
+            self._looking_up -= 1
+
+    def known_access(self, session: Session) -> Access | None:
+        """The same from memory, or None where it must be asked for, or others that came before wait for it.
+
+        Raises CommandError UNAUTHORIZED.
+        """
+        if self._looking_up and session.id in self._lookups:
+            return None
+        return self._remembered(session)
+
+    def _remembered(self, session: Session) -> Access | None:
+        if session.expires_time <= time.time() or (session.key is not None and not self._issuer_keys.holds(session.key)):
             raise ended()
         access = self._known.get(session.id)
-        if access is not None and access.epoch == self._epoch and (access.session is session or access.session == session):
-            return access
-        async with self._lookups.setdefault(session.id, asyncio.Lock()):
-            access = self._known.get(session.id)
-            if access is not None and access.epoch == self._epoch and access.session == session:
-                return access
-            return await self._look_up(session)
+        if access is None or access.epoch != self._epoch or (access.session is not session and access.session != session):
+            return None
+        return access
 
     async def renewed(self, access: Access) -> Access:
         """The same access if it still holds, or what the session may do now. Raises CommandError UNAUTHORIZED."""

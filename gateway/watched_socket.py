@@ -119,10 +119,16 @@ class WatchedSocket(ServerConnection):
     def send_data(self) -> None:
         """Counts what leaves, then hands it to the transport in one piece: each would cost a system call."""
         writes = self.protocol.writes
-        if len(writes) > 1 and SEND_EOF not in writes:
-            self.protocol.writes = writes = [b"".join(writes)]
-        self.written_bytes += sum(map(len, writes))
-        super().send_data()
+        if not writes:
+            return
+        if SEND_EOF in writes:
+            self.written_bytes += sum(map(len, writes))
+            super().send_data()
+            return
+        self.protocol.writes = []
+        data = writes[0] if len(writes) == 1 else b"".join(writes)
+        self.written_bytes += len(data)
+        self.transport.write(data)
 
     def resume_writing(self) -> None:
         """The client takes again what is written to it: what it sent meanwhile may be taken, too."""

@@ -35,6 +35,7 @@ LAYERS = {
         "sign_in_throttle",
         "command_rate",
         "fair_share",
+        "workers",
     ),
     2: ("access", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),

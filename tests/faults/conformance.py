@@ -17,6 +17,7 @@ from gateway.sessions import Identity
 from gateway.settings import Settings
 from gateway.sweeper import sweep_forever
 from gateway.watched_socket import Message, WatchedSocket
+from gateway.workers import Workers
 from tests.faults.check import Finding
 from tests.faults.stage import Stage
 
@@ -62,10 +63,11 @@ async def _echo() -> AsyncIterator[str]:
     settings = Settings()
     connections: set[Connection] = set()
     async with asyncio.TaskGroup() as tasks:
+        workers = Workers(tasks)
 
         async def handle(socket: ServerConnection) -> None:
             assert isinstance(socket, WatchedSocket)
-            connection = _EchoConnection(socket, cast("Dispatch", _Echo()), settings, tasks.create_task, Identity())
+            connection = _EchoConnection(socket, cast("Dispatch", _Echo()), settings, workers, Identity())
             connections.add(connection)
             try:
                 await connection.run()
@@ -76,3 +78,4 @@ async def _echo() -> AsyncIterator[str]:
         async with serve(handle, "127.0.0.1", 0, **socket_arguments(settings)) as server:
             yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
         sweeper.cancel()
+        workers.cancel()
