@@ -124,8 +124,8 @@ CREATE TABLE calendar_event (
     version bigint NOT NULL,
     CONSTRAINT event_id_is_unique PRIMARY KEY (id),
     CONSTRAINT event_id_in_range CHECK (id BETWEEN 1 AND 9007199254740991),
-    CONSTRAINT brand_well_formed CHECK (brand ~ '^[A-Za-z0-9_.-]{1,64}$'),
-    CONSTRAINT desk_well_formed CHECK (desk ~ '^[A-Za-z0-9_.-]{0,64}$'),
+    CONSTRAINT brand_well_formed CHECK (brand !~ '[^A-Za-z0-9_.-]' AND length(brand) BETWEEN 1 AND 64),
+    CONSTRAINT desk_well_formed CHECK (desk !~ '[^A-Za-z0-9_.-]' AND length(desk) <= 64),
     CONSTRAINT owner_is_a_manager_id CHECK (owner_manager_id > 0),
     CONSTRAINT creator_is_a_manager_id CHECK (created_by > 0),
     CONSTRAINT type_known CHECK (type BETWEEN 0 AND 6),
@@ -204,4 +204,4 @@ CREATE INDEX long_participant_by_end ON calendar_participant (manager_id, end_ti
 CREATE STATISTICS event_length ON (end_time - start_time) FROM calendar_event;
 CREATE STATISTICS participant_length ON (end_time - start_time) FROM calendar_participant;
 
-INSERT INTO schema_version (version) VALUES (1), (2), (3), (4), (5);
+INSERT INTO schema_version (version) VALUES (1), (2), (3), (4), (5), (6);
