@@ -7,6 +7,7 @@ import asyncio
 from websockets.protocol import OPEN
 
 from gateway import wire
+from gateway.backlog import Backlog
 from gateway.capture import Record
 from gateway.dispatch import Dispatch, Pending
 from gateway.errors import CloseCode, CommandError
@@ -48,6 +49,7 @@ class Connection:
         socket: WatchedSocket,
         dispatch: Dispatch,
         settings: Settings,
+        backlog: Backlog,
         workers: Workers,
         identity: Identity,
         record: Record | None = None,
@@ -59,7 +61,7 @@ class Connection:
         self._dispatch = dispatch
         self._unreadable_max = settings.unreadable_frames_max
         self._in_flight_max = settings.in_flight_max
-        self._outbox = Outbox(socket, settings)
+        self._outbox = Outbox(socket, settings, backlog)
         self._workers = workers
         self._record = record
         self._unanswered = 0

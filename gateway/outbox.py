@@ -8,7 +8,8 @@ from contextlib import aclosing, suppress
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import OPEN
 
-from gateway.errors import CommandError
+from gateway.backlog import Backlog
+from gateway.errors import CloseCode, CommandError
 from gateway.settings import Settings
 from gateway.watched_socket import WatchedSocket, text_frame
 from gateway.wire import Streamed
@@ -20,8 +21,10 @@ class Outbox:
     A message in pieces cannot be interrupted, so that messages behind it wait for its end.
     """
 
-    def __init__(self, socket: WatchedSocket, settings: Settings) -> None:
+    def __init__(self, socket: WatchedSocket, settings: Settings, backlog: Backlog) -> None:
         self._socket = socket
+        self._backlog = backlog
+        socket.backlog_changed = self._count
         self._bytes_max = settings.outbox_bytes_max
         self._stall_seconds = settings.outbox_stall_seconds
         self._full = False
@@ -46,6 +49,7 @@ class Outbox:
         elif self._streaming.locked():
             self._behind.append(payload)
             self._behind_bytes += len(payload)
+            self._count()
         else:
             socket.protocol.writes.append(text_frame(payload))
             if last and not self._unflushed_bytes:
@@ -72,11 +76,37 @@ class Outbox:
     def overdue(self, now: float) -> bool:
         """Whether the client is too far behind, or has taken nothing of what waits for it for too long."""
         waiting = self._socket.transport.get_write_buffer_size()
-        taken = self._socket.written_bytes - waiting
-        if waiting == 0 or taken != self._taken_bytes:
-            self._taken_bytes, self._progress_at = taken, now
+        if waiting or self in self._backlog:
+            self._count()
+        else:
+            self._progress_at = now
         # Pongs are written unasked, so that a flood of pings is what fills an outbox past its limit.
         return self._full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the client has yet to take; none once its socket is ending."""
+        transport = self._socket.transport
+        return 0 if transport.is_closing() else transport.get_write_buffer_size() + self._behind_bytes
+
+    def progressed(self) -> bool:
+        """Whether the client has taken something since this was last asked, or had nothing to take."""
+        waiting = self._socket.transport.get_write_buffer_size()
+        taken = self._socket.written_bytes - waiting
+        if waiting and taken == self._taken_bytes:
+            return False
+        self._taken_bytes, self._progress_at = taken, self._socket.loop.time()
+        return True
+
+    def cut(self) -> None:
+        """Ends the socket without a try at a closing handshake: others need the memory now."""
+        if self._socket.state is OPEN:
+            self._socket.closed_with = CloseCode.TOO_SLOW
+        self._socket.drop_messages()
+        self._socket.transport.abort()
+
+    def _count(self) -> None:
+        self._backlog.count(self)
 
     def _flush(self) -> None:
         """Hands over what was written since the event loop's last turn: replies that come together leave together."""
@@ -86,5 +116,6 @@ class Outbox:
 
     def _write_behind(self) -> None:
         behind, self._behind, self._behind_bytes = self._behind, [], 0
+        self._count()
         for payload in behind:
             self.write(payload)

@@ -13,6 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from gateway import schema, sessions, wire
 from gateway.addresses import Addresses
+from gateway.backlog import Backlog
 from gateway.calendar_store import event_ids, idempotency, statements
 from gateway.calendar_store.event_filter import EventReader
 from gateway.calendar_store.idempotency import Idempotency
@@ -93,6 +94,7 @@ class Gateway:
         self._pages = Pages(self._ready)
         self._addresses = Addresses(settings.trusted_proxies)
         self._seats = Seats(settings)
+        self._backlog = Backlog(settings)
         self._connections: set[Connection] = set()
         self._session_watch = SessionWatch(self._connections, services.sessions, logger)
         self._empty = asyncio.Event()
@@ -188,7 +190,7 @@ class Gateway:
             await close(socket, CloseCode.CONNECTION_LIMIT, "too many connections: come back later")
             return
         record = self._capture.of_connection() if self._capture else None
-        connection = Connection(socket, self._dispatch, self._settings, self._workers, identity, record)
+        connection = Connection(socket, self._dispatch, self._settings, self._backlog, self._workers, identity, record)
         identity.changed = partial(self._seats.change_manager, connection)
         self._connections.add(connection)
         self._empty.clear()

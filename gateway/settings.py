@@ -166,6 +166,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         _meta("most bytes waiting for one client to read them (close 4000)", ge=65_536, le=1_073_741_824),
     ] = 8_388_608
+    outbox_total_bytes_max: Annotated[
+        int,
+        _meta(
+            "most bytes waiting for all clients together, then those that took nothing for longest are cut (close 4000); four "
+            "times what one may have",
+            ge=65_536,
+            le=1_099_511_627_776,
+        ),
+    ] = 33_554_432
     outbox_stall_seconds: Annotated[
         float,
         _meta("time a client may take nothing of what waits for it (close 4000); below the pong limit", gt=0, le=3600),
@@ -370,6 +379,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         ("db_lock_seconds", "db_statement_seconds"),
         ("outbox_stall_seconds", "pong_timeout_seconds"),
         ("body_bytes_max", "frame_bytes_max"),
+        ("outbox_bytes_max", "outbox_total_bytes_max"),
     ):
         low, high = getattr(settings, smaller), getattr(settings, larger)
         if low >= high:

@@ -39,6 +39,7 @@ Message = str | bytes
 """Text, or bytes where the client sent them as binary."""
 Take = Callable[[Message], None]
 MayTake = Callable[[], bool]
+BacklogChanged = Callable[[], None]
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -57,6 +58,7 @@ class WatchedSocket(ServerConnection):
     `heard_at`: when the last byte came. `written_bytes`: all that was handed to the transport, control frames included.
     `closed_with`: the code that the gateway chose to close with, also when the client never took it.
     `begun_at`: since when a message is incomplete, or None.
+    `backlog_changed`: called when what waits grows while the client is behind, when it has caught up, and when it is lost.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -65,6 +67,7 @@ class WatchedSocket(ServerConnection):
         self.begun_at: float | None = None
         self.closed_with: CloseCode | None = None
         self.written_bytes = 0
+        self.backlog_changed: BacklogChanged = _nothing
         self._take: Take = _drop
         self._may_take: MayTake = _not_yet
         self._unread: deque[Message] = deque()
@@ -129,11 +132,19 @@ class WatchedSocket(ServerConnection):
         data = writes[0] if len(writes) == 1 else b"".join(writes)
         self.written_bytes += len(data)
         self.transport.write(data)
+        if self.paused:
+            self.backlog_changed()
 
     def resume_writing(self) -> None:
         """The client takes again what is written to it: what it sent meanwhile may be taken, too."""
         super().resume_writing()
+        self.backlog_changed()
         self.go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing waits for a client that is gone."""
+        super().connection_lost(exc)
+        self.backlog_changed()
 
     def data_received(self, data: bytes) -> None:
         """Takes whole texts, leaves the rest to the library, and notes since when a message is incomplete."""
@@ -249,6 +260,10 @@ class WatchedSocket(ServerConnection):
 
 def _drop(_message: Message) -> None:
     """Takes a message nowhere."""
+
+
+def _nothing() -> None:
+    """Counts nowhere what waits during the handshake, which is little."""
 
 
 def _always() -> bool:

@@ -40,7 +40,7 @@ LAYERS = {
     2: ("access", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),
     4: ("dispatch",),
-    5: ("watched_socket", "handshake", "metrics_page", "outbox", "connection", "sweeper", "session_watch", "seats"),
+    5: ("watched_socket", "backlog", "handshake", "metrics_page", "outbox", "connection", "sweeper", "session_watch", "seats"),
     6: ("server", "backend", "harness"),
     7: ("cli", "__main__", "docs"),
 }

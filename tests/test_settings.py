@@ -114,6 +114,7 @@ def test_settings_faults_are_told_together() -> None:
         ("db_lock_seconds", "db_statement_seconds", {"db_lock_seconds": "3"}),
         ("outbox_stall_seconds", "pong_timeout_seconds", {"outbox_stall_seconds": "20"}),
         ("body_bytes_max", "frame_bytes_max", {"frame_bytes_max": "1024"}),
+        ("outbox_bytes_max", "outbox_total_bytes_max", {"outbox_total_bytes_max": "1048576"}),
     ],
 )
 def test_settings_that_contradict_each_other_are_told(smaller: str, larger: str, given: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 from kosoku import FailureError, run_fuzzingclient
 from websockets.asyncio.server import ServerConnection, serve
 
+from gateway.backlog import Backlog
 from gateway.connection import Connection
 from gateway.dispatch import Dispatch, Refusal
 from gateway.server import socket_arguments
@@ -61,13 +62,14 @@ async def autobahn(stage: Stage) -> Finding:
 async def _echo() -> AsyncIterator[str]:
     """An echo on connections of the gateway's own, with its sweeper: its address."""
     settings = Settings()
+    backlog = Backlog(settings)
     connections: set[Connection] = set()
     async with asyncio.TaskGroup() as tasks:
         workers = Workers(tasks)
 
         async def handle(socket: ServerConnection) -> None:
             assert isinstance(socket, WatchedSocket)
-            connection = _EchoConnection(socket, cast("Dispatch", _Echo()), settings, workers, Identity())
+            connection = _EchoConnection(socket, cast("Dispatch", _Echo()), settings, backlog, workers, Identity())
             connections.add(connection)
             try:
                 await connection.run()
