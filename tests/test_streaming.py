@@ -123,6 +123,17 @@ async def test_other_commands_are_answered_while_a_reader_is_slow(gateway, conne
     await streams_become(0, gateway)
 
 
+async def test_stream_of_large_events_waits_in_small_pieces(gateway, connect, db, filled):
+    """Whatever a batch of rows amounts to, little of it waits at once, and a client that reads slowly is not cut for it."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    await db.execute("UPDATE calendar_event SET ast_json = to_json(repeat('x', 20000)) WHERE id <= 600")
+    slow = await stuck(gateway, connect, person)
+    await becomes_true(lambda: any(one.socket.paused for one in gateway.gateway._connections))
+    assert all(one.socket.transport.get_write_buffer_size() < 400_000 for one in gateway.gateway._connections)
+    slow.socket.transport.resume_reading()
+    assert EVENTS == (await slow.receive())["data"]["count"]
+
+
 async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connect, db, filled):
     """Commands sent while a stream is under way are done meanwhile, and answered behind its end; bare pongs too."""
     (person,) = await team(db, connect, gateway, Manager(21))

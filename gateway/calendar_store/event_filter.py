@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from msgspec import Struct
@@ -20,6 +20,8 @@ ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
 TURN_SECONDS = 20.0
 """How long a stream waits for one before it on the same socket; clients give a command up after 30 seconds."""
+PIECE_CHARS = 262_144
+"""Of a stream, handed over at once: as many rows as make that; those of one batch could be 50 MB, more than may wait."""
 LONG_SECONDS = 604_800
 """Events longer than a week are found by their end, so that the others are found by a start within a week of the range."""
 
@@ -79,8 +81,7 @@ class EventReader:
         except BaseException:
             await batches.aclose()
             raise
-        head = b'{"rows":[' + _joined(first[: wanted.limit])
-        return Streamed(head, _rest(batches, len(first), wanted.limit), batches)
+        return Streamed(b'{"rows":[', _rest(first, batches, wanted.limit), batches)
 
     async def _batches(self, access: Access, wanted: EventFilter, reader: Identity) -> AsyncGenerator[list[Row], None]:
         """The rows, from the reader's turn on, which ends with the generator."""
@@ -92,12 +93,15 @@ class EventReader:
                     yield batch
 
 
-async def _rest(batches: AsyncGenerator[list[Row], None], sent: int, limit: int) -> AsyncGenerator[bytes, None]:
-    """The rows behind the first batch, and the end of the page."""
-    async for batch in batches:
-        if within := batch[: max(0, limit - sent)]:
-            yield b"," + _joined(within)
+async def _rest(batch: list[Row], batches: AsyncGenerator[list[Row], None], limit: int) -> AsyncGenerator[bytes, None]:
+    """The rows of the first batch and of those behind it, and the end of the page."""
+    sent, comma = 0, b""
+    while batch:
+        for piece in _pieces(batch[: max(0, limit - sent)]):
+            yield comma + piece
+            comma = b","
         sent += len(batch)
+        batch = await anext(batches, [])
     yield b'],"count":%d,"has_more":%s}' % (min(sent, limit), b"true" if sent > limit else b"false")
 
 
@@ -109,8 +113,18 @@ def _no_service(message: str) -> CommandError:
     return CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(500, 2000))
 
 
-def _joined(rows: list[Row]) -> bytes:
-    return ",".join([row["event"] for row in rows]).encode()
+def _pieces(rows: list[Row]) -> Iterator[bytes]:
+    """The rows, joined as far as they make a piece."""
+    piece: list[str] = []
+    chars = 0
+    for row in rows:
+        piece.append(row["event"])
+        chars += len(row["event"])
+        if chars >= PIECE_CHARS:
+            yield ",".join(piece).encode()
+            piece, chars = [], 0
+    if piece:
+        yield ",".join(piece).encode()
 
 
 def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[Statement, *tuple[object, ...]]:
