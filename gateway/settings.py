@@ -193,7 +193,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     streams_max: Annotated[
         int,
         _meta(
-            "replies of more than 500 events at once, one a socket, each with a database connection of its own", ge=1, le=100
+            "replies of more than 500 events or 4 MiB at once, one a socket, each with a database connection of its own",
+            ge=1,
+            le=100,
         ),
     ] = 2
     db_connect_seconds: Annotated[float, _meta("time to open a database connection", gt=0, le=60)] = 2.0

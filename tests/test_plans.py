@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -164,8 +165,8 @@ async def test_filters_search_their_indexes(empty, events):
     """Each filter that people use searches indexes by what it asks for, in the generic plan that connections are set to."""
     assert "force_generic_plan" == await empty.fetchval("SHOW plan_cache_mode")
     await fill(empty, events)
-    for name, access, filters, indexes in READS:
-        plan = await plan_of(empty, *statement_of(access, filters, filters.limit + 1))
+    for (name, access, filters, indexes), adds_up in itertools.product(READS, (False, True)):
+        plan = await plan_of(empty, *statement_of(access, filters, filters.limit + 1, adds_up=adds_up))
         assert [] == await unsearched(empty, plan), name
         for index, conditions in indexes.items():
             found = [node["Index Cond"] for node in plan if node.get("Index Name") == index]

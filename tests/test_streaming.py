@@ -134,6 +134,18 @@ async def test_stream_of_large_events_waits_in_small_pieces(gateway, connect, db
     assert EVENTS == (await slow.receive())["data"]["count"]
 
 
+@pytest.mark.parametrize(("letter", "repeats"), [("x", 20_000), ("\u20ac", 7000)])
+async def test_page_of_few_large_events_is_streamed(gateway, connect, db, filled, letter, repeats):
+    """Not only the number of rows makes a page too large to be sent at once, and letters are not bytes."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    await db.execute("UPDATE calendar_event SET ast_json = to_json(repeat($1, $2))", letter, repeats)
+    places = sorted((1 + number % 7, number) for number in range(1, EVENTS + 1))
+    for limit in (32, 450):
+        data = await person.filter(limit=limit)
+        assert places[:limit] == [(row["start_time"], row["id"]) for row in data["rows"]]
+        assert (limit, True) == (data["count"], data["has_more"])
+
+
 async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connect, db, filled):
     """Commands sent while a stream is under way are done meanwhile, and answered behind its end; bare pongs too."""
     (person,) = await team(db, connect, gateway, Manager(21))

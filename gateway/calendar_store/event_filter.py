@@ -20,6 +20,10 @@ ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
 TURN_SECONDS = 20.0
 """How long a stream waits for one before it on the same socket; clients give a command up after 30 seconds."""
+BYTES_AT_ONCE_MAX = 4_194_304
+"""What those rows may amount to; half of what may wait for a client, which a page sent at once has to fit in."""
+SMALL_ROWS_MAX = 31
+"""So few rows amount to little more with the largest bodies, and adding them up would cost them a twentieth of their time."""
 PIECE_CHARS = 262_144
 """Of a stream, handed over at once: as many rows as make that; those of one batch could be 50 MB, more than may wait."""
 LONG_SECONDS = 604_800
@@ -61,10 +65,13 @@ class EventReader:
         Raises StaleAccessError.
         """
         rows_max = min(wanted.limit, ROWS_AT_ONCE_MAX) + 1
-        rows = await self._db.fetch(*statement_of(access, wanted, rows_max))
+        adds_up = rows_max > SMALL_ROWS_MAX
+        rows = await self._db.fetch(*statement_of(access, wanted, rows_max, adds_up=adds_up))
         if not rows:
             await self._sessions.confirm(access)
         if len(rows) > ROWS_AT_ONCE_MAX and wanted.limit > ROWS_AT_ONCE_MAX:
+            return None
+        if adds_up and rows and rows[-1]["over"]:
             return None
         return [row["event"] for row in rows]
 
@@ -127,12 +134,15 @@ def _pieces(rows: list[Row]) -> Iterator[bytes]:
         yield ",".join(piece).encode()
 
 
-def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[Statement, *tuple[object, ...]]:
+def statement_of(
+    access: Access, wanted: EventFilter, rows_max: int, *, adds_up: bool = False
+) -> tuple[Statement, *tuple[object, ...]]:
     """The statement and its arguments.
 
     Only which filters are present, and how many brands are asked for, shapes the text, so there are few texts, each
     prepared once. Each branch comes out of an index in order and stops at the limit: short events and long ones apart
     keep the range of starts that is searched short, and no index has the events of two brands in order.
+    `adds_up`: no row follows the one that takes the page over BYTES_AT_ONCE_MAX, and of that one `over` is true.
     """
     arguments: list[object] = [*access_arguments(access), wanted.from_time, wanted.to_time, rows_max, wanted.offset]
 
@@ -153,13 +163,25 @@ def statement_of(access: Access, wanted: EventFilter, rows_max: int) -> tuple[St
         for start_time, length in (("event.start_time", _SHORT), (_UNINDEXED_START, _LONG))
     )
     sql = f"""
-    SELECT {event_json()} AS event FROM (
+    SELECT {event_json()} AS event{", event.start_time, event.id" if adds_up else ""} FROM (
         SELECT * FROM ({branches}) AS event
         {in_order} OFFSET $9::bigint
     ) AS event
     ORDER BY event.start_time, event.id
     """  # noqa: S608 - made of fragments of our own; every value is an argument
-    return Statement(sql, writes=False), *arguments
+    return Statement(_added_up(sql) if adds_up else sql, writes=False), *arguments
+
+
+def _added_up(sql: str) -> str:
+    """The rows up to the one that is over. OFFSET 0 keeps PostgreSQL from building each row's JSON twice."""
+    return f"""
+    SELECT event, so_far > {BYTES_AT_ONCE_MAX} AS over FROM (
+        SELECT *, sum(octet_length(event)) OVER (ORDER BY start_time, id ROWS UNBOUNDED PRECEDING) AS so_far
+        FROM ({sql} OFFSET 0) AS page
+    ) AS page
+    WHERE so_far - octet_length(event) <= {BYTES_AT_ONCE_MAX}
+    ORDER BY start_time, id
+    """  # noqa: S608 - made of a statement and a number of our own
 
 
 _SHORT = f"""event.start_time > $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
