@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from gateway.embedded import EmbeddedPostgres
-from tests.bench import dataset, machine, read_part, report, rounds, write_part
+from tests.bench import dataset, machine, read_part, report, rounds, wal, write_part
 from tests.bench.figures import find
 from tests.bench.postgres_sides import DATA_DIR, place_server
 from tests.bench.processes import BENCH_DIR, cores, may_open_most
@@ -41,6 +41,7 @@ def main(events: int, count: int, seconds: int, only: str | None, *, quick: bool
     BENCH_DIR.mkdir(exist_ok=True)
     server = EmbeddedPostgres(DATA_DIR)
     with _started(server) as dsn:
+        asyncio.run(wal.keep_files(dsn))
         data = asyncio.run(dataset.prepare(dsn, events))
         reached = [_measure(data, part, count, seconds) for part in ([only] if only else PARTS)]
     sys.exit(0 if all(reached) else 1)

@@ -29,11 +29,11 @@ class ReadStage(Stage, frozen=True, kw_only=True):
 @contextmanager
 def staged(data: Dataset, seconds: int) -> Iterator[ReadStage]:
     """Every process of the part beside PostgreSQL."""
-    core, other_core = cores()
+    core, _ = cores()
     token, access = asyncio.run(open_session(data.dsn))
     small_token, _ = asyncio.run(open_session(data.small_dsn))
     with (
-        shared_sides(data, seconds, other_core) as shared,
+        shared_sides(data, seconds) as shared,
         server_processes.gateway(data.dsn, core, "gateway") as gateway,
         server_processes.gateway(data.small_dsn, core, "gateway-small") as small_gateway,
     ):

@@ -53,13 +53,13 @@ class Stage(Struct, frozen=True):
 
 
 @contextmanager
-def shared_sides(data: Dataset, seconds: int, client_cores: set[int]) -> Iterator[Stage]:
+def shared_sides(data: Dataset, seconds: int) -> Iterator[Stage]:
     """A stage without a gateway."""
-    server_core, _ = cores()
+    server_core, other_core = cores()
     with (
         server_processes.echo(server_core) as echo,
-        server_processes.load_client(client_cores) as client,
-        server_processes.load_client(client_cores) as prober,
+        server_processes.load_client(other_core) as client,
+        server_processes.load_client(other_core) as prober,
     ):
         yield Stage(data, Postgres(server_core), echo, client, prober, seconds)
 

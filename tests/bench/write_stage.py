@@ -46,10 +46,15 @@ class WriteStage(Stage, frozen=True, kw_only=True):
         return {**sample, "row_bytes": table.row_bytes()}
 
     def add_by_pgbench(self, clients: int, *, pipelined: bool = False) -> Sample:
-        """Adds the same rows one by one."""
+        """Adds the same rows one by one. It is faster with all cores, PostgreSQL too, so that is what it gets."""
         script, options = adds.transaction(self.dataset, pipelined=pipelined)
+        core, other_core = cores()
         self.empty.prepare()
-        sample = self.postgres.pgbench_script(self.empty.dsn, "add", script, options, self.step_seconds, clients)
+        place_server(core | other_core)
+        try:
+            sample = self.postgres.pgbench_script(self.empty.dsn, "add", script, options, self.step_seconds, clients)
+        finally:
+            place_server(other_core)
         if not self.empty.added():
             raise StepFailedError("pgbench added nothing")
         return {**sample, "row_bytes": self.empty.row_bytes()}
@@ -57,10 +62,9 @@ class WriteStage(Stage, frozen=True, kw_only=True):
 
 @contextmanager
 def staged(data: Dataset, seconds: int) -> Iterator[WriteStage]:
-    """Every process of the part. PostgreSQL and its clients, pgbench too, are fastest with all cores."""
+    """Every process of the part beside PostgreSQL."""
     core, other_core = cores()
-    place_server(core | other_core)
-    with tables(data) as (empty, large), shared_sides(data, seconds, core | other_core) as shared:
+    with tables(data) as (empty, large), shared_sides(data, seconds) as shared:
         empty_gateway = partial(server_processes.gateway, empty.dsn, core)
         with (
             empty_gateway("gateway") as gateway,
