@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 from gateway import wire
@@ -81,6 +83,15 @@ class FairShare:
             self._wake(manager)
         elif not manager.under_way:
             del self._managers[manager_id]
+
+    @contextmanager
+    def aside(self, manager_id: int) -> Iterator[None]:
+        """Does not count a command of the manager's while it waits for what has a limit of its own."""
+        self.leave(manager_id)
+        try:
+            yield
+        finally:
+            self._managers.setdefault(manager_id, _Manager()).under_way += 1
 
     def _has_room(self, manager: _Manager) -> bool:
         if manager.under_way < self._most or not self._most:

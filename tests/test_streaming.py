@@ -201,6 +201,19 @@ async def test_stream_waits_for_its_turn_so_long(start, connect, db, filled, mon
     assert second["retry_after_ms"] > 0
 
 
+async def test_streams_that_wait_hold_up_no_other_command_of_their_manager(start, connect, db, filled):
+    """Beside others a manager has few commands under way; large replies that one of its sockets does not read are none."""
+    gateway = await start(manager_in_flight_max=1)
+    person, other = await team(db, connect, gateway, Manager(21), Manager(22))
+    slow = await stuck(gateway, connect, person)
+    for number in range(3):
+        await slow.socket.send(frame(person, str(number)))
+    for _ in range(3):
+        assert 200 == (await other.command("Get", id=1))["status"]
+        assert 200 == (await person.command("Get", id=1))["status"]
+    slow.socket.transport.abort()
+
+
 async def test_reader_without_progress_is_cut(start, connect, db, filled):
     """Who takes nothing of a stream is cut with 4000, of which it may see 1006, and its database connection is free again."""
     gateway = await start(outbox_stall_seconds=0.3)

@@ -72,6 +72,7 @@ async def get_calendar_events_by_filter(context: Context, request: GetCalendarEv
     )
     rows = await context.services.event_reader.page(access, wanted)
     if rows is None:
-        return await context.services.event_reader.stream(access, wanted, context.identity)
+        with context.services.fair_share.aside(access.manager_id):
+            return await context.services.event_reader.stream(access, wanted, context.identity)
     page = [Raw(row.encode()) for row in rows[: request.limit]]
     return RowsReply(page, len(page), has_more=len(rows) > request.limit)
