@@ -65,8 +65,7 @@ class Connection:
         self._workers = workers
         self._record = record
         self._unanswered = 0
-        self._settled = asyncio.Event()
-        self._settled.set()
+        self._all_answered: asyncio.Event | None = None
         self._unreadable_in_a_row = 0
         self._authorizing = False
         self._ending = False
@@ -76,11 +75,12 @@ class Connection:
         """Serves the socket until it closes, and returns when the last of its commands has ended."""
         if not await self._prove():
             return
+        self.socket.forget_headers()
         if not self._ending:
             self.socket.read(self._take, self._may_take)
         await self.socket.wait_closed()
         self.identity.gone = True
-        await self._settled.wait()
+        await self.settled()
 
     @property
     def blocked(self) -> bool:
@@ -101,7 +101,9 @@ class Connection:
 
     async def settled(self) -> None:
         """Returns when every command that was read is answered."""
-        await self._settled.wait()
+        if self._unanswered:
+            self._all_answered = self._all_answered or asyncio.Event()
+            await self._all_answered.wait()
 
     def abort(self) -> None:
         """Ends the socket without a word: what is unanswered has an unknown outcome."""
@@ -160,7 +162,6 @@ class Connection:
         if isinstance(found, Pending):
             self._unreadable_in_a_row = 0
             self._unanswered += 1
-            self._settled.clear()
             self._workers.start(self._answer, found)
         elif isinstance(found, Authorization):
             self._authorizing = True
@@ -180,8 +181,9 @@ class Connection:
                 self._outbox.write(reply.payload, last=self._unanswered == 1)
         finally:
             self._unanswered -= 1
-            if self._unanswered == 0:
-                self._settled.set()
+            if self._unanswered == 0 and self._all_answered:
+                self._all_answered.set()
+                self._all_answered = None
         if reply.ends_session:
             self.end(CloseCode.SESSION_ENDED, "the session is over: sign in again")
         self.socket.go_on()
@@ -205,7 +207,7 @@ class Connection:
     async def _end(self, code: CloseCode, reason: str) -> None:
         try:
             async with asyncio.timeout(0 if code is CloseCode.TOO_SLOW else SETTLE_SECONDS):
-                await self._settled.wait()
+                await self.settled()
         except TimeoutError:
             if code is CloseCode.SERVICE_RESTART:  # 1012 promises that what is unanswered was not executed
                 self.abort()

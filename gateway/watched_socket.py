@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.frames import BINARY, DATA_OPCODES, Frame
 from websockets.frames import CloseCode as LibraryCode
 from websockets.protocol import OPEN, SEND_EOF
@@ -34,6 +35,8 @@ SHORT_HEAD = 6
 """First byte, length, and the mask's four."""
 SHORT_MAX, MEDIUM, MEDIUM_MAX = 125, 126, 65_535
 """Lengths that stand in the second byte; the one there that announces two bytes of length; the longest of those."""
+
+_NO_HEADERS = Headers()
 
 Message = str | bytes
 """Text, or bytes where the client sent them as binary."""
@@ -70,7 +73,7 @@ class WatchedSocket(ServerConnection):
         self.backlog_changed: BacklogChanged = _nothing
         self._take: Take = _drop
         self._may_take: MayTake = _not_yet
-        self._unread: deque[Message] = deque()
+        self._unread: deque[Message] | tuple[()] = ()
         self._pieces: list[bytes] = []
         self._binary = self._failed = False
         self._head_end = b""
@@ -90,19 +93,24 @@ class WatchedSocket(ServerConnection):
         self._take, self._may_take = take, may_take
         self.go_on()
 
+    def forget_headers(self) -> None:
+        """Lets go of what the two sides of the upgrade said, a token among it; some 4 KiB a socket."""
+        assert self.request is not None
+        assert self.response is not None
+        self.request.headers = self.response.headers = _NO_HEADERS
+
     def drop_messages(self) -> None:
         """Reads on without taking anything: the client's half of a closing comes behind its last messages."""
         self.read(_drop, _always)
 
     def go_on(self) -> None:
         """Hands over what waits, as far as it may be taken, and reads again once nothing does."""
-        unread = self._unread
-        if not unread:
-            return
-        while unread and self._may_take():
-            self._take(unread.popleft())
-        if not unread and not self.transport.is_closing():
-            self.transport.resume_reading()
+        while self._unread and self._may_take():
+            self._take(self._unread.popleft())
+        if not self._unread and isinstance(self._unread, deque):
+            self._unread = ()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the kernel's share of the outbox small, so that a client that does not read shows soon."""
@@ -221,8 +229,10 @@ class WatchedSocket(ServerConnection):
         if not self._unread and self._may_take():
             self._take(message)
             return
-        if not self._unread and not self.transport.is_closing():
-            self.transport.pause_reading()
+        if isinstance(self._unread, tuple):
+            self._unread = deque()
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
         self._unread.append(message)
 
     def _fail(self, code: LibraryCode, reason: str) -> None:
