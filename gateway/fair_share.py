@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 from gateway import wire
 from gateway.errors import CommandError, ErrorCode
@@ -19,14 +18,13 @@ TURN_SECONDS = 2.0
 
 
 class _Manager:
-    """One manager's commands. The first `woken` of those that wait have their turn, and have not gone on yet."""
+    """One manager's commands. Those in `waiting` that are done have their turn, or are cancelled, and have yet to go on."""
 
-    __slots__ = ("under_way", "waiting", "woken")
+    __slots__ = ("under_way", "waiting")
 
     def __init__(self) -> None:
         self.under_way = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
-        self.woken = 0
 
 
 class FairShare:
@@ -66,19 +64,20 @@ class FairShare:
         except BaseException as error:
             manager.waiting.remove(turn)
             if turn.done() and not turn.cancelled():  # it had its turn, and does not take it
-                manager.woken -= 1
                 manager.under_way -= 1
-                self._wake(manager)
+            self._go_on(manager_id, manager)
             if isinstance(error, TimeoutError):
                 raise _too_many() from None
             raise
         manager.waiting.remove(turn)
-        manager.woken -= 1
 
     def leave(self, manager_id: int) -> None:
         """Counts a command off; the next one that waits goes on."""
         manager = self._managers[manager_id]
         manager.under_way -= 1
+        self._go_on(manager_id, manager)
+
+    def _go_on(self, manager_id: int, manager: _Manager) -> None:
         if manager.waiting:
             self._wake(manager)
         elif not manager.under_way:
@@ -99,12 +98,12 @@ class FairShare:
         return asyncio.get_running_loop().time() >= self._beside_until
 
     def _wake(self, manager: _Manager) -> None:
-        for turn in islice(manager.waiting, manager.woken, None):
+        for turn in manager.waiting:
             if not self._has_room(manager):
                 return
-            manager.under_way += 1
-            manager.woken += 1
-            turn.set_result(None)
+            if not turn.done():
+                manager.under_way += 1
+                turn.set_result(None)
 
 
 def _too_many() -> CommandError:
