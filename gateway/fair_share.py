@@ -70,6 +70,7 @@ class FairShare:
                 raise _too_many() from None
             raise
         manager.waiting.remove(turn)
+        self._wake(manager)  # there may be room for those that came since, which stayed behind this one
 
     def leave(self, manager_id: int) -> None:
         """Counts a command off; the next one that waits goes on."""

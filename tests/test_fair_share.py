@@ -156,6 +156,30 @@ async def test_flood_from_before_counts_once_others_come() -> None:
         await commands.end_all()
 
 
+async def test_woken_command_is_not_overtaken() -> None:
+    """One that comes between the moment another is woken and the moment that goes on is behind it, though there is room."""
+    async with asyncio.TaskGroup() as tasks:
+        commands = Commands(2, tasks)
+        await commands.beside("a0", "a1", "woken")
+        commands.end("a0", "a1")
+        commands.give(A, "late")  # after the two have left, before "woken" goes on
+        await turns()
+        assert ["a0", "a1", "woken", "late"] == commands.begun
+        await commands.end_all()
+
+
+async def test_command_behind_a_woken_one_does_not_wait_for_its_end() -> None:
+    """Where there is room for both, the second goes on as soon as the first has."""
+    async with asyncio.TaskGroup() as tasks:
+        commands = Commands(3, tasks)
+        await commands.beside(*names(4))
+        commands.end("a0", "a1", "a2")
+        commands.give(A, "a4", "a5", "a6")
+        await turns()
+        assert names(6) == commands.begun
+        await commands.end_all()
+
+
 async def test_limit_is_gone_once_the_others_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """After BESIDE_SECONDS without another manager's command what comes goes at once, and the next to leave frees all."""
     move = clock(monkeypatch)
