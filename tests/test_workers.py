@@ -179,7 +179,9 @@ async def take_and_fail(_held: Held) -> None:
 
 @pytest.mark.parametrize("work", [take, take_and_fail])
 @pytest.mark.parametrize("used", [False, True])
-async def test_free_task_keeps_nothing_of_its_last_work(work: Callable[[Held], Coroutine[Any, Any, None]], *, used: bool) -> None:
+async def test_free_task_keeps_nothing_of_its_last_work(
+    work: Callable[[Held], Coroutine[Any, Any, None]], *, used: bool
+) -> None:
     """Arguments are gone as soon as the work is done, of a task's first work and of a later one, without a collection."""
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     gc.disable()

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 
+import asyncpg
+
 from gateway.database import Database, Statement
 from gateway.errors import CommandError
 
@@ -41,7 +43,7 @@ class EventIds:
         while True:
             await self._low.wait()
             self._low.clear()
-            with suppress(CommandError):
+            with suppress(CommandError, asyncpg.PostgresError):
                 await self._ask(LOW)
 
     async def _ask(self, enough: int) -> None:
