@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
 
 from gateway.errors import CommandError, ErrorCode, Outcome
-from gateway.group_commit import GroupCommit
+from gateway.group_commit import WRITERS_MAX, GroupCommit
 from tests.client import EVENT, Client
 from tests.conftest import Running, started
 from tests.held import PATIENT
@@ -186,6 +187,144 @@ async def test_item_past_its_deadline_is_never_run():
         for writer in writers:
             writer.cancel()
     assert (ErrorCode.TIMEOUT, Outcome.NOT_EXECUTED) == (error.code, error.outcome)
+
+
+class Statements:
+    """A group whose statements go on until they are ended; `begun` holds what each one took, in that order."""
+
+    def __init__(self, share_max: int, tasks: asyncio.TaskGroup) -> None:
+        self.group: GroupCommit[int, int] = GroupCommit(self._run, share_max, 60, lambda _size: None)
+        self.begun: list[list[int]] = []
+        self._tasks = tasks
+        self._ends: dict[int, asyncio.Event] = {}
+        self._answers: list[asyncio.Task[int]] = []
+        self._writers = [tasks.create_task(writer) for writer in self.group.writers()]
+
+    async def _run(self, items: Sequence[int]) -> Sequence[int]:
+        end = self._ends[items[0]] = asyncio.Event()
+        self.begun.append(list(items))
+        await end.wait()
+        return items
+
+    async def submit(self, *items: int) -> None:
+        """Submits these at the same moment, and lets what can begin begin."""
+        self._answers += [self._tasks.create_task(self._answer(item)) for item in items]
+        await turns()
+
+    async def end(self, first: int) -> None:
+        """Ends the statement that began with this item, and lets what can begin begin."""
+        self._ends.pop(first).set()
+        await turns()
+
+    async def end_all(self) -> None:
+        """Ends every statement, oldest first; each item was answered with its own result, and nothing is left waiting."""
+        while self._ends:
+            await self.end(next(iter(self._ends)))
+        assert [True] * len(self._answers) == [answer.done() for answer in self._answers]
+        assert sorted(item for items in self.begun for item in items) == [answer.result() for answer in self._answers]
+        for writer in self._writers:
+            writer.cancel()
+
+    @property
+    def under_way(self) -> int:
+        """How many statements have begun and not ended."""
+        return len(self._ends)
+
+    async def _answer(self, item: int) -> int:
+        return await self.group.submit(item, "owner")
+
+
+async def turns() -> None:
+    """Lets the event loop turn until what was submitted or ended has had its effect."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_waits_goes_when_it_is_as_many_as_are_under_way() -> None:
+    """Beside a statement of four the next begins with the fourth that waits, and not before."""
+    async with asyncio.TaskGroup() as tasks:
+        statements = Statements(64, tasks)
+        await turns()
+        await statements.submit(0)
+        await statements.submit(1)
+        await statements.submit(2, 3, 4, 5)
+        assert [[0], [1]] == statements.begun
+        await statements.end(0)
+        assert [[0], [1], [2, 3, 4, 5]] == statements.begun
+        await statements.end(1)
+        for item in (6, 7, 8):
+            await statements.submit(item)
+        assert [[0], [1], [2, 3, 4, 5]] == statements.begun
+        await statements.submit(9)
+        assert [[0], [1], [2, 3, 4, 5], [6, 7, 8, 9]] == statements.begun
+        await statements.end_all()
+
+
+async def test_what_waits_goes_when_those_under_way_are_done() -> None:
+    """Fewer than are under way do not wait for more once these are done."""
+    async with asyncio.TaskGroup() as tasks:
+        statements = Statements(64, tasks)
+        await turns()
+        await statements.submit(0)
+        await statements.submit(1)
+        await statements.submit(2, 3, 4, 5)
+        await statements.end(0)
+        await statements.end(1)
+        await statements.submit(6)
+        assert [[0], [1], [2, 3, 4, 5]] == statements.begun
+        await statements.end(2)
+        assert [[0], [1], [2, 3, 4, 5], [6]] == statements.begun
+        await statements.end_all()
+
+
+async def test_full_share_goes_beside_a_full_share() -> None:
+    """As many as one statement takes at most are enough, be more of them under way or not."""
+    async with asyncio.TaskGroup() as tasks:
+        statements = Statements(2, tasks)
+        await turns()
+        await statements.submit(0)
+        await statements.submit(1)
+        await statements.submit(2, 3, 4, 5, 6)
+        await statements.end(0)
+        await statements.end(1)
+        assert [[0], [1], [2, 3], [4, 5]] == statements.begun
+        await statements.end(2)
+        assert [[0], [1], [2, 3], [4, 5]] == statements.begun
+        await statements.submit(7)
+        assert [[0], [1], [2, 3], [4, 5], [6, 7]] == statements.begun
+        await statements.end_all()
+
+
+async def test_lone_items_go_at_once_while_one_is_under_way() -> None:
+    """Two that come one after the other are two statements; the third waits for one of them."""
+    async with asyncio.TaskGroup() as tasks:
+        statements = Statements(64, tasks)
+        await turns()
+        for item in range(3):
+            await statements.submit(item)
+        assert [[0], [1]] == statements.begun
+        await statements.end(1)
+        assert [[0], [1], [2]] == statements.begun
+        await statements.end_all()
+
+
+@pytest.mark.parametrize("share", [1, 2, 5, 64])
+@pytest.mark.parametrize("seed", range(5))
+async def test_nothing_waits_while_nothing_is_under_way(share: int, seed: int) -> None:
+    """Whatever comes and ends in whatever order, all of it is done in the end, and never more statements than writers."""
+    chance = random.Random(seed)
+    async with asyncio.TaskGroup() as tasks:
+        statements = Statements(share, tasks)
+        for first in range(0, 2000, 20):
+            await statements.submit(*range(first, first + chance.choice((1, 1, 1, 2, 3, 8, 20))))
+            for _ in range(chance.randrange(4)):
+                if statements.under_way:
+                    await statements.end(
+                        chance.choice([items[0] for items in statements.begun if items[0] in statements._ends])
+                    )
+            assert statements.under_way <= WRITERS_MAX
+            assert statements.under_way or not statements.group._waiting
+        await statements.end_all()
 
 
 async def raised(answer: Awaitable[Any]) -> CommandError:
