@@ -29,6 +29,10 @@ COUNTS = """
     SELECT (SELECT count(*) FROM calendar_event), (SELECT sum(version) FROM calendar_event),
         (SELECT count(*) FROM idempotency_key)
 """
+REFUSE_DELETES = """
+    CREATE FUNCTION refuse_deletes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+    CREATE TRIGGER refuse_deletes BEFORE DELETE ON idempotency_key FOR EACH ROW EXECUTE FUNCTION refuse_deletes();
+"""
 
 
 async def two_events(client: Any, other: Any) -> None:
@@ -252,6 +256,18 @@ async def test_taken_key_harms_no_neighbour(start, connect, db):
     assert [None, True, None, None, None, None] == [task.result().get("replayed") for task in replies]
     assert 5 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE title = 'x'")
     assert 1 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE title = 'used'")
+
+
+async def test_prune_that_is_refused_is_left_for_the_next_time(gateway, connect, db):
+    """PostgreSQL's own error ends nothing; the old keys go once it is mended."""
+    await (await connect(gateway)).command(ADD, EVENT, idempotencyKey="k")
+    await db.execute("UPDATE idempotency_key SET created_time = 1")
+    await db.execute(REFUSE_DELETES)
+    await gateway.gateway._dispatch._services.idempotency.prune()
+    assert 1 == await db.fetchval("SELECT count(*) FROM idempotency_key")
+    await db.execute("DROP TRIGGER refuse_deletes ON idempotency_key")
+    await gateway.gateway._dispatch._services.idempotency.prune()
+    assert 0 == await db.fetchval("SELECT count(*) FROM idempotency_key")
 
 
 async def test_prune_removes_old_keys_alone(start, connect, db, monkeypatch):

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import asyncpg
 import msgspec
 from msgspec import Raw
 
@@ -119,7 +120,7 @@ class Idempotency:
             while row := await self._db.fetch_row(_PRUNE, self._keep_seconds, PRUNE_ROWS):
                 if row["count"] < PRUNE_ROWS:
                     return
-        except CommandError:
+        except (CommandError, asyncpg.PostgresError):
             return
 
     async def _committed(self, key: WriteKey, lost: CommandError | None) -> _Kept:
