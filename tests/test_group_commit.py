@@ -308,6 +308,23 @@ async def test_lone_items_go_at_once_while_one_is_under_way() -> None:
         await statements.end_all()
 
 
+async def test_items_that_come_before_the_writers_go_once_they_are_there() -> None:
+    """Nothing is run, and nothing fails, until the loops that do the work have begun."""
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        return items
+
+    group: GroupCommit[int, int] = GroupCommit(run, 64, 60, lambda _size: None)
+    answers = [asyncio.ensure_future(group.submit(item, "owner")) for item in (0, 1)]
+    await turns()
+    assert [False, False] == [answer.done() for answer in answers]
+    async with asyncio.TaskGroup() as tasks:
+        writers = [tasks.create_task(writer) for writer in group.writers()]
+        assert [0, 1] == await asyncio.gather(*answers)
+        for writer in writers:
+            writer.cancel()
+
+
 @pytest.mark.parametrize("share", [1, 2, 5, 64])
 @pytest.mark.parametrize("seed", range(5))
 async def test_nothing_waits_while_nothing_is_under_way(share: int, seed: int) -> None:
