@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gateway.access import Access, covers
 from gateway.commands.table import COMMANDS
+from gateway.database import Database, Statement
 from gateway.errors import CommandError
+from gateway.issuer_keys import IssuerKeys
+from gateway.sessions import Sessions, StaleAccessError
 from gateway.tokens import Session
 from tests.client import EVENT, Client
-from tests.conftest import Running, Start
+from tests.conftest import Running, Start, settings_for_tests
 from tests.test_proofs import bearer, opened
 from tests.test_tokens import KEY, token_of
 
@@ -189,3 +194,63 @@ async def test_access_sent_by_a_client_changes_nothing(gateway: Running, connect
     client = await connect(gateway)
     event = await client.add(__access={"manager_id": 99, "type": 11, "brands": ["other"], "desk_mask": "*"})
     assert (10, "default") == (event["created_by"], event["brand"])
+
+
+class Rights:
+    """Stands for the database where access is looked up: it answers once it may, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.epoch = 1
+        self.asked = 0
+        self.may_answer = asyncio.Event()
+
+    async def fetch_row(self, _statement: Statement, *_args: object) -> dict[str, Any]:
+        self.asked += 1
+        await self.may_answer.wait()
+        return {"epoch": self.epoch, "type": 1, "brands": ["default"], "desk_mask": "*"}
+
+
+def looked_up_in(rights: Rights) -> tuple[Sessions, Session, Session]:
+    """Sessions that ask there, and two of them."""
+    sessions, ends = Sessions(cast(Database, rights), 60, IssuerKeys(settings_for_tests())), int(time.time()) + 60
+    return sessions, Session("a", 10, ends), Session("b", 11, ends)
+
+
+async def test_command_does_not_overtake_those_that_wait_for_their_access() -> None:
+    """One comes at each turn of the event loop while access is looked up, the first time and anew: all keep their order."""
+    rights, begun = Rights(), list[int]()
+    sessions, session, _ = looked_up_in(rights)
+
+    async def begin(number: int) -> None:
+        access = sessions.known_access(session) or await sessions.access_of(session)
+        assert rights.epoch == access.epoch
+        begun.append(number)
+
+    for rights.epoch in (1, 2, 3):
+        if access := sessions.known_access(session):
+            with pytest.raises(StaleAccessError):
+                sessions.check_epoch(access, rights.epoch)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(20):
+                tasks.create_task(begin(number))
+                if number == 5:
+                    rights.may_answer.set()
+                await asyncio.sleep(0)
+        assert (rights.epoch, list(range(20))) == (rights.asked, begun)
+        rights.may_answer.clear()
+        begun.clear()
+
+
+async def test_look_up_keeps_no_other_session_waiting() -> None:
+    """What is remembered of another session is used at once."""
+    rights = Rights()
+    sessions, session, other = looked_up_in(rights)
+    rights.may_answer.set()
+    known = await sessions.access_of(other)
+    rights.may_answer.clear()
+    looking_up = asyncio.ensure_future(sessions.access_of(session))
+    await asyncio.sleep(0)
+    assert known is sessions.known_access(other)
+    assert sessions.known_access(session) is None
+    rights.may_answer.set()
+    assert await looking_up is sessions.known_access(session)
