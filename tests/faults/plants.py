@@ -142,6 +142,18 @@ PLANTS: dict[str, Plant] = {
         "        turn = None\n",
         ("tests/test_order.py", "tests/test_concurrent_changes.py"),
     ),
+    "a manager's flood has no limit": Plant(
+        "gateway.fair_share",
+        "        if manager.under_way < self._most or not self._most:\n",
+        "        if manager:\n",
+        ("tests/test_fair_share.py",),
+    ),
+    "a command overtakes one that waits for its access": Plant(
+        "gateway.sessions",
+        "        if self._looking_up and session.id in self._lookups:\n            return None\n",
+        "",
+        ("tests/test_access.py",),
+    ),
 }
 
 
