@@ -99,6 +99,8 @@ class FairShare:
         return asyncio.get_running_loop().time() >= self._beside_until
 
     def _wake(self, manager: _Manager) -> None:
+        if not manager.waiting or manager.waiting[-1].done():  # when that one goes on, it looks whether others wait
+            return
         for turn in manager.waiting:
             if not self._has_room(manager):
                 return

@@ -200,6 +200,28 @@ async def test_limit_is_gone_once_the_others_are_silent(monkeypatch: pytest.Monk
         await commands.end_all()
 
 
+async def test_each_that_goes_on_costs_the_same_however_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand that go at once look at the time a few times each, and not at all the others as well."""
+    monkeypatch.setattr(fair_share, "TURN_SECONDS", 2 * fair_share.BESIDE_SECONDS)
+    async with asyncio.TaskGroup() as tasks:
+        commands = Commands(2, tasks)
+        await commands.beside(*names(1000))
+        looks = 0
+        now = asyncio.get_running_loop().time() + fair_share.BESIDE_SECONDS
+
+        def look() -> float:
+            nonlocal looks
+            looks += 1
+            return now
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", look)
+        commands.end("a0")
+        await turns()
+        assert names(1000) == commands.begun
+        assert looks < 10 * 1000
+        await commands.end_all()
+
+
 async def test_each_command_of_another_manager_renews_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time counts from the last command of another manager."""
     move = clock(monkeypatch)
