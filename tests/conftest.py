@@ -26,7 +26,7 @@ from gateway.log import make_logger
 from gateway.managers import NewManager
 from gateway.server import running_gateway
 from gateway.settings import Settings
-from tests import run_log
+from tests import process, run_log
 from tests.client import Client
 
 PASSWORD, SECRET = run_log.PASSWORD, run_log.SECRET
@@ -39,7 +39,7 @@ def settings_for_tests(**changes: Any) -> Settings:
     """Settings of a gateway under test: a free port, everything logged, no metrics (tests/scrape.py shows them)."""
     given = {"port": 0, "metrics_host": "off", "token_secret": SECRET, "log_level": "debug", "log_success_ratio": 1.0}
     given["log_format"] = "json"
-    return Settings(**{**given, **changes})
+    return Settings(**{**given, **process.EVERYWHERE, **changes})
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -192,5 +192,12 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Callable[...,
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make docs` writes the generated pages instead of comparing them."""
+    """`make docs` writes the generated pages instead of comparing them; commands can be kept from sharing statements."""
     parser.addoption("--write-docs", action="store_true", help="write docs/*.md from this run")
+    parser.addoption("--sharing", type=int, help="GATEWAY_COMMANDS_PER_COMMIT_MAX of every gateway")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every gateway of the run gets what the run was asked for."""
+    if sharing := config.getoption("--sharing"):
+        process.EVERYWHERE["commands_per_commit_max"] = sharing

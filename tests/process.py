@@ -25,6 +25,8 @@ ROOT = Path(__file__).parent.parent
 POLL_SECONDS = 0.01
 PROGRAM: tuple[str, ...] = ("gateway",)
 """The module that is run, and what it is told before `serve`. tests/faults runs gateways with a bug planted."""
+EVERYWHERE: dict[str, object] = {}
+"""Settings that a run of the tests gives to every gateway: `make test ARGS="--sharing 1"`."""
 _number = itertools.count(1)
 
 
@@ -107,7 +109,8 @@ async def gateway_process(
 ) -> AsyncIterator[GatewayProcess]:
     """A gateway with these settings beside the tests' own; its output goes to files in the folder."""
     name = f"gateway-{next(_number)}"
-    given = {"port": 0, "metrics_host": "off", "log_level": "debug", "log_success_ratio": 1, "token_secret": SECRET, **settings}
+    given = {"port": 0, "metrics_host": "off", "log_level": "debug", "log_success_ratio": 1, "token_secret": SECRET}
+    given |= EVERYWHERE | settings
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     environment |= {f"GATEWAY_{name.upper()}": str(value) for name, value in given.items()}
     gateway = GatewayProcess(program or PROGRAM, environment, folder / f"{name}.out", folder / f"{name}.log")

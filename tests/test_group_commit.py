@@ -67,7 +67,7 @@ async def together(connect: Any, gateway: Running, db: Any, titles: list[str]) -
 async def test_commands_that_wait_together_share_a_commit(start, connect, db):
     """Twenty adds that wait while the writers are busy are stored by fewer transactions."""
     await db.execute(POISON)
-    gateway = await start()
+    gateway = await start(commands_per_commit_max=64)
     replies = await together(connect, gateway, db, [f"event {n}" for n in range(20)])
     assert [200] * 20 == [reply["status"] for reply in replies]
     count, commits = await db.fetchrow(
