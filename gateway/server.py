@@ -198,6 +198,7 @@ class Gateway:
             await connection.run()
         finally:
             self._seats.leave(connection)
+            identity.forget_changed()
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()

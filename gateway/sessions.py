@@ -109,10 +109,14 @@ class Identity:
 
     def __init__(self, address: str = "") -> None:
         self.address = address
-        self.changed: Callable[[], None] = lambda: None
+        self.changed: Callable[[], None] = _nothing
         self.session: Session | None = None
         self.proved = False
         self.gone = False
+
+    def forget_changed(self) -> None:
+        """Tells nobody any more; whom it told refers to this in a circle, which only the garbage collector would find."""
+        self.changed = _nothing
 
     def open(self, session: Session) -> None:
         """Makes the session the socket's."""
@@ -266,6 +270,10 @@ class Sessions:
         if len(self._known) > ACCESS_CACHE_MAX:
             self._known.popitem(last=False)
         return access
+
+
+def _nothing() -> None:
+    """Nobody is told."""
 
 
 def ended() -> CommandError:

@@ -150,9 +150,18 @@ class WatchedSocket(ServerConnection):
         self.go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing waits for a client that is gone."""
+        """Nothing waits for a client that is gone, and all that its socket was is free at once.
+
+        What refers to itself in a circle would stay until the garbage collector looks, which is rare: the socket and its
+        users, and in the library the protocol, its parser, and the last error of that.
+        """
         super().connection_lost(exc)
         self.backlog_changed()
+        self._take, self._may_take, self.backlog_changed = _drop, _always, _nothing
+        self._unread = ()
+        self.protocol.parser.close()
+        self.protocol.parser_exc = self.connection_exc = None
+        vars(self.protocol).pop("select_subprotocol", None)
 
     def data_received(self, data: bytes) -> None:
         """Takes whole texts, leaves the rest to the library, and notes since when a message is incomplete."""

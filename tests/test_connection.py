@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import struct
+import weakref
 
 import pytest
 from msgspec.json import encode
@@ -218,6 +220,29 @@ async def test_nothing_is_left_of_clients_that_went(gateway, connect, db):
     events, participants = await row_counts(db)
     assert events == participants
     assert [] == [line for line in gateway.log_lines if line["event"] != "command"]
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "broken"])
+async def test_socket_that_ended_is_free_without_the_garbage_collector(gateway, connect, end):
+    """Nothing of it refers to itself in a circle: the collector looks so rarely that churning clients would fill the memory."""
+    gc.collect()
+    gc.disable()
+    try:
+        client = await connect(gateway)
+        await client.add()
+        (connection,) = gateway.gateway._connections
+        left = [weakref.ref(part) for part in (connection, connection.socket, connection.socket.protocol)]
+        del connection
+        if end == "close":
+            await client.socket.close()
+        elif end == "abort":
+            client.socket.transport.abort()
+        else:
+            client.socket.transport.write(Frame(TEXT, b"unmasked").serialize(mask=False))
+        await becomes_true(lambda: not gateway.gateway._server.handler_tasks)
+        await becomes_true(lambda: all(part() is None for part in left))
+    finally:
+        gc.enable()
 
 
 async def test_many_frames_in_one_piece_are_each_answered(gateway, connect):
