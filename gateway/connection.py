@@ -10,7 +10,7 @@ from gateway import wire
 from gateway.backlog import Backlog
 from gateway.capture import Record
 from gateway.dispatch import Dispatch, Pending
-from gateway.errors import CloseCode, CommandError
+from gateway.errors import CloseCode, CommandError, ErrorCode
 from gateway.handshake import proof_of
 from gateway.outbox import Outbox
 from gateway.sessions import Identity
@@ -179,25 +179,26 @@ class Connection:
                 await self._outbox.stream(reply.payload)
             else:
                 self._outbox.write(reply.payload, last=self._unanswered == 1)
-        finally:
+            if reply.ends_session:
+                self.end(CloseCode.SESSION_ENDED, "the session is over: sign in again")
+        finally:  # also after a bug: the messages behind it must not wait for ever
             self._unanswered -= 1
             if self._unanswered == 0 and self._all_answered:
                 self._all_answered.set()
                 self._all_answered = None
-        if reply.ends_session:
-            self.end(CloseCode.SESSION_ENDED, "the session is over: sign in again")
-        self.socket.go_on()
+            self.socket.go_on()
 
     async def _authorize(self, token: str) -> None:
         """Takes a proof for the socket; what comes behind it waits, or it would be somebody else's."""
+        error: str | None = ErrorCode.INTERNAL
         try:
-            accepted = await self._dispatch.authorize(token, self.identity)
-        except CommandError as error:
-            self._outbox.write(wire.authorization_reply(error.code))
-        else:
-            self._outbox.write(wire.authorization_reply(None if accepted else "INVALID_TOKEN"))
-        self._authorizing = False
-        self.socket.go_on()
+            error = None if await self._dispatch.authorize(token, self.identity) else "INVALID_TOKEN"
+        except CommandError as refused:
+            error = refused.code
+        finally:
+            self._outbox.write(wire.authorization_reply(error))
+            self._authorizing = False
+            self.socket.go_on()
 
     def _count_unreadable(self, *, unreadable: bool) -> None:
         self._unreadable_in_a_row = self._unreadable_in_a_row + 1 if unreadable else 0

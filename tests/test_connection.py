@@ -251,3 +251,33 @@ async def test_many_frames_in_one_piece_are_each_answered(gateway, connect):
     frames = [Frame(TEXT, b'{"command":"HealthCheck","extID":%d}' % number).serialize(mask=True) for number in range(500)]
     client.socket.transport.write(b"".join(frames))
     assert list(range(500)) == sorted([(await client.receive())["extID"] for _ in range(500)])
+
+
+async def bug(*_args: object) -> None:
+    raise RuntimeError("a bug")
+
+
+async def test_bug_in_taking_a_proof_is_told_and_the_socket_goes_on(gateway, connect, monkeypatch):
+    """Whatever goes wrong with an `authorization`, it is answered, and so are the commands behind it."""
+    client = await connect(gateway)
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.gateway._dispatch, "authorize", bug)
+        await client.socket.send('{"authorization":"x"}')
+        assert {"event": "authorization", "success": False, "error": "INTERNAL"} == await client.receive()
+    assert 200 == (await client.command("HealthCheck"))["status"]
+
+
+async def test_bug_in_answering_leaves_the_socket_to_the_commands_behind(start, connect, monkeypatch):
+    """At the limit of its commands a socket is read again also when one of them ends without an answer."""
+    gateway = await start(in_flight_max=1)
+    client = await connect(gateway)
+    answer = gateway.gateway._dispatch.answer
+    broken = iter([bug])
+
+    async def answer_but_the_first(*args: object) -> object:
+        return await next(broken, answer)(*args)
+
+    monkeypatch.setattr(gateway.gateway._dispatch, "answer", answer_but_the_first)
+    await send(client, "lost", "HealthCheck")
+    await send(client, "behind", "HealthCheck")
+    assert "behind" == (await client.receive())["extID"]
