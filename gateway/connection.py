@@ -213,4 +213,6 @@ class Connection:
             if code is CloseCode.SERVICE_RESTART:  # 1012 promises that what is unanswered was not executed
                 self.abort()
                 return
+        if code is CloseCode.SERVICE_RESTART and self._outbox.full:  # a reply was dropped: 1012 would deny its command
+            code, reason = CloseCode.TOO_SLOW, "the client does not read"
         await close(self.socket, code, reason)

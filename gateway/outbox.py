@@ -17,6 +17,7 @@ from gateway.wire import Streamed
 
 class Outbox:
     """Writes to a socket. Once the client falls too far behind, nothing more is written and `overdue` is true.
+    `full` says that a message was dropped.
 
     A message in pieces cannot be interrupted, so that messages behind it wait for its end.
     """
@@ -27,7 +28,7 @@ class Outbox:
         socket.backlog_changed = self._count
         self._bytes_max = settings.outbox_bytes_max
         self._stall_seconds = settings.outbox_stall_seconds
-        self._full = False
+        self.full = False
         self._unflushed_bytes = 0
         self._streaming = asyncio.Lock()
         self._behind: list[bytes] = []
@@ -45,7 +46,7 @@ class Outbox:
             return
         waiting = socket.transport.get_write_buffer_size() + self._unflushed_bytes + self._behind_bytes
         if waiting + len(payload) > self._bytes_max:
-            self._full = True
+            self.full = True
         elif self._streaming.locked():
             self._behind.append(payload)
             self._behind_bytes += len(payload)
@@ -81,7 +82,7 @@ class Outbox:
         else:
             self._progress_at = now
         # Pongs are written unasked, so that a flood of pings is what fills an outbox past its limit.
-        return self._full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds
+        return self.full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds
 
     @property
     def waiting_bytes(self) -> int:

@@ -10,12 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
+from websockets.frames import TEXT, Frame
 
 from gateway.errors import CloseCode
-from tests.client import WAIT_SECONDS, Client
+from tests.client import EVENT, WAIT_SECONDS, Client
 from tests.conftest import PASSWORD, started
 from tests.held import HELD, PATIENT, held_adds, row_counts
-from tests.process import GatewayProcess, gateway_process, http_status
+from tests.process import GatewayProcess, becomes_true, gateway_process, http_status
 
 SOCKETS, COMMANDS = 5, 10
 both_signals = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -142,3 +143,22 @@ async def test_stop_waits_for_no_client(dsn, monkeypatch):
         writer.close()
         refused.socket.transport.resume_reading()
         assert [1006, 4002] == [await ending.closed(), await refused.closed()]
+
+
+async def test_drain_denies_no_command_whose_reply_was_dropped(start, connect, db, monkeypatch):
+    """A client too far behind when the drain begins is not told 1012, by which what is unanswered was not executed."""
+    monkeypatch.setattr("gateway.sweeper.SWEEP_SECONDS", 600)
+    gateway = await start(outbox_bytes_max=100_000)
+    client = await connect(gateway, max_queue=1)
+    (connection,) = gateway.gateway._connections
+    client.socket.transport.pause_reading()
+    frame = {"command": "MngAddCalendarEvent", "extID": 1, "data": {**EVENT, "ast_json": ["x" * 20_000]}}
+    client.socket.transport.write(Frame(TEXT, msgspec.json.encode(frame)).serialize(mask=True) * 40)
+    await becomes_true(lambda: connection._outbox.full and not connection.unanswered)
+    drained = asyncio.ensure_future(gateway.gateway.drain())
+    await becomes_true(lambda: connection.socket.closed_with is not None)
+    client.socket.transport.resume_reading()
+    assert await client.closed() in (4000, 1006)
+    await drained
+    answered = [reply for reply in client.others if "extID" in reply]
+    assert len(answered) < await db.fetchval("SELECT count(*) FROM calendar_event")
