@@ -94,7 +94,8 @@ class Outbox:
         """Whether the client has taken something since this was last asked, or had nothing to take."""
         waiting = self._socket.transport.get_write_buffer_size()
         taken = self._socket.written_bytes - waiting
-        if waiting and taken == self._taken_bytes:
+        if waiting and taken <= self._taken_bytes:
+            self._taken_bytes = taken  # by TLS more waits than was written, so that each write makes this less
             return False
         self._taken_bytes, self._progress_at = taken, self._socket.loop.time()
         return True

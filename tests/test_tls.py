@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway import tls
-from gateway.errors import StartupError
+from gateway.errors import CloseCode, StartupError
 from gateway.tls import ServerTls
 from tests.certificates import Authority, Pair, serial_of
 from tests.client import EVENT, WAIT_SECONDS, Client
@@ -61,6 +62,33 @@ async def test_tls_serves_commands(start: Start, authority: Authority) -> None:
     with pytest.raises(Exception, match="did not receive a valid HTTP response"):
         async with Client.connected(running.url):
             pass
+
+
+async def test_tls_client_that_does_not_read_is_cut_while_more_is_written(
+    start: Start, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What TLS adds to each write is not taken for something that the client took."""
+    monkeypatch.setattr("gateway.sweeper.SWEEP_SECONDS", 0.02)
+    running = await start(**authority.write().settings, outbox_stall_seconds=0.5)
+    async with Client.connected(secured(running), ssl=authority.trusting(), max_queue=1) as client:
+        await client.login("10", PASSWORD)
+        (connection,) = running.gateway._connections
+        event = await client.add(ast_json=["x" * 60_000])
+        client.socket.transport.pause_reading()
+        frame = {"command": "MngGetCalendarEvent", "extID": 1, "data": {"id": event["id"]}}
+
+        async def pile_up() -> bool:
+            await client.socket.send(msgspec.json.encode(frame).decode())
+            return bool(connection.socket.paused)
+
+        async def told_again() -> bool:
+            connection.tell(b"{}")
+            return connection.socket.closed_with is CloseCode.TOO_SLOW
+
+        await until(pile_up)
+        async with asyncio.timeout(5):
+            await until(told_again)
+        client.socket.transport.abort()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
