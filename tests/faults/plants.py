@@ -96,7 +96,7 @@ PLANTS: dict[str, Plant] = {
     ),
     "unbounded queue": Plant(
         "gateway.outbox",
-        "        return self._full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds\n",
+        "        return self.full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds\n",
         "        return False\n",
         ("tests/test_sweeper.py::test_client_that_takes_nothing_is_cut",),
     ),
