@@ -22,7 +22,7 @@ from gateway.commands.table import COMMANDS, Command
 from gateway.context import Context, Services
 from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome, quoted
 from gateway.log import CommandLog, place_of
-from gateway.sessions import Identity, StaleAccessError
+from gateway.sessions import Entering, Identity, StaleAccessError
 from gateway.tokens import InvalidTokenError, Session
 from gateway.wire import Authorization, BadFrameError, Frame, Streamed
 
@@ -167,11 +167,18 @@ class Dispatch:
         Decides anew whenever the access that the decision rests on has changed meanwhile.
         """
         sessions, share = self._services.sessions, self._services.fair_share
-        if not share.try_enter(session.manager_id):
-            await share.wait(session.manager_id)
+        known = None
+        if identity.entering is None and share.try_enter(session.manager_id):
+            try:
+                known = sessions.known_access(session)
+            finally:
+                if known is None:
+                    share.leave(session.manager_id)
+        if known is None:
+            known = await self._enter_in_order(session, identity)
         try:
             for decision in range(DECISIONS_MAX):
-                access = sessions.known_access(session) or await sessions.access_of(session)
+                access = await sessions.access_of(session) if decision else known
                 identity.proved = True
                 try:
                     return await self._handle_confirmed(command, pending, Context(self._services, identity, access), decision)
@@ -180,6 +187,31 @@ class Dispatch:
             raise _changing()
         finally:
             share.leave(session.manager_id)
+
+    async def _enter_in_order(self, session: Session, identity: Identity) -> Access:
+        """What the session may do. Counts a command once it is its manager's turn, behind the connection's earlier ones.
+
+        Those of one session keep their order by themselves; where tokens change from frame to frame they would not.
+        """
+        share, entering = self._services.fair_share, identity.entering
+        if entering is None or entering.session is not session:
+            entering = identity.entering = Entering(session, entering)
+        entering.count += 1
+        try:
+            await entering.wait_for_earlier()
+            if not share.try_enter(session.manager_id):
+                await share.wait(session.manager_id)
+            try:
+                return await self._services.sessions.access_of(session)
+            except BaseException:
+                share.leave(session.manager_id)
+                raise
+        finally:
+            entering.count -= 1
+            if not entering.count:
+                entering.done.set()
+                if identity.entering is entering:
+                    identity.entering = None
 
     async def _note_proof(self, frame: Frame, identity: Identity) -> None:
         """A valid proof beside a command that needs none counts as one; another is ignored, or it would bar MngLogin."""

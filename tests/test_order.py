@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from tests.calendar_model import Manager
+from tests.people import add_managers
+
 ROUNDS = 20
 
 
@@ -19,3 +24,30 @@ async def test_change_before_delete_takes_effect_first(gateway, connect, db):
         replies = {reply["extID"]: reply for reply in [await client.receive() for _ in commands]}
         assert [(command, 200) for command in commands] == [(command, replies[command]["status"]) for command in commands]
         assert replies["MngCompleteCalendarEvent"]["data"]["event"]["version"] == 3
+
+
+@pytest.mark.parametrize("reads", [0, 20], ids=["session to look up", "manager waits its turn"])
+async def test_changes_with_different_tokens_take_effect_as_sent(start, connect, db, reads):
+    """What holds up a command of one manager holds up those of the others behind it on the same socket."""
+    gateway = await start(manager_in_flight_max=2)
+    client = await connect(gateway)
+    tokens = await add_managers(db, [Manager(number, 3, ["default"], "*") for number in (20, 21)])
+    event = await client.add()
+
+    async def send(command, token, **data):
+        frame = {"command": command, "extID": 1, "__token": token, "data": {"id": event["id"], **data}}
+        await client.socket.send(json.dumps(frame))
+
+    titles = []
+    for _ in range(ROUNDS):
+        await db.execute("UPDATE manager SET desk_mask = desk_mask WHERE id = 20")
+        gateway.gateway._dispatch._services.sessions._known.clear()
+        for token in tokens[0 if reads else 1 :]:
+            await client.command("MngGetCalendarEvent", {"id": event["id"]}, __token=token)
+        for _ in range(reads):
+            await send("MngGetCalendarEvent", tokens[0])
+        for token, title in zip(tokens * 2, "abcd", strict=True):
+            await send("MngUpdateCalendarEvent", token, title=title)
+        assert [200] * (reads + 4) == [(await client.receive())["status"] for _ in range(reads + 4)]
+        titles.append((await client.command("MngGetCalendarEvent", {"id": event["id"]}))["data"]["event"]["title"])
+    assert ["d"] * ROUNDS == titles
