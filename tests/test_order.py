@@ -31,10 +31,10 @@ async def test_changes_with_different_tokens_take_effect_as_sent(start, connect,
     """What holds up a command of one manager holds up those of the others behind it on the same socket."""
     gateway = await start(manager_in_flight_max=2)
     client = await connect(gateway)
-    tokens = await add_managers(db, [Manager(number, 3, ["default"], "*") for number in (20, 21)])
+    tokens = await add_managers(db, [Manager(number, 3, ("default",), "*") for number in (20, 21)])
     event = await client.add()
 
-    async def send(command, token, **data):
+    async def send(command: str, token: str, **data: object) -> None:
         frame = {"command": command, "extID": 1, "__token": token, "data": {"id": event["id"], **data}}
         await client.socket.send(json.dumps(frame))
 
