@@ -230,14 +230,14 @@ class Tour:
             async with db.transaction():
                 await db.execute("LOCK TABLE calendar_event IN ACCESS EXCLUSIVE MODE")
                 await self._add_together("locked")
-                adding = asyncio.create_task(self._add_together("hung up"))
-                await until(lambda: db.fetchval(_WAITING))
-                await db.execute(_HANG_UP)
-                await adding
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._add_together("hung up"))
+                    await until(lambda: db.fetchval(_WAITING))
+                    await db.execute(_HANG_UP)
         if not self._stage.short:
-            adding = asyncio.create_task(self._add_together("killed"))
-            self._stage.signal_postgres(signal.SIGKILL)
-            await adding
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._add_together("killed"))
+                self._stage.signal_postgres(signal.SIGKILL)
             await asyncio.to_thread(self._stage.restart)
         await until(
             lambda: self._ask("MngAddCalendarEvent", self._canaries.event("back")), lambda reply: reply["status"] == 200
