@@ -12,8 +12,8 @@ from gateway.capture import Record
 from gateway.dispatch import Dispatch, Pending
 from gateway.errors import CloseCode, CommandError, ErrorCode
 from gateway.handshake import proof_of
+from gateway.identity import Identity
 from gateway.outbox import Outbox
-from gateway.sessions import Identity
 from gateway.settings import Settings
 from gateway.watched_socket import Message, WatchedSocket
 from gateway.wire import Authorization, Streamed

@@ -11,9 +11,10 @@ from gateway.calendar_store.store import CalendarStore
 from gateway.command_rate import CommandRate
 from gateway.errors import CommandError, ErrorCode
 from gateway.fair_share import FairShare
+from gateway.identity import Identity
 from gateway.metrics import Metrics
 from gateway.passwords import Passwords
-from gateway.sessions import Identity, Sessions
+from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.sign_in_throttle import SignInThrottle
 from gateway.tokens import Tokens

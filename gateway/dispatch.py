@@ -21,8 +21,9 @@ from gateway.calendar_store.idempotency import write_key
 from gateway.commands.table import COMMANDS, Command
 from gateway.context import Context, Services
 from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome, quoted
+from gateway.identity import Entering, Identity
 from gateway.log import CommandLog, place_of
-from gateway.sessions import Entering, Identity, StaleAccessError
+from gateway.sessions import StaleAccessError
 from gateway.tokens import InvalidTokenError, Session
 from gateway.wire import Authorization, BadFrameError, Frame, Streamed
 

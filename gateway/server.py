@@ -27,6 +27,7 @@ from gateway.dispatch import Dispatch
 from gateway.errors import CloseCode, CommandError, StartupError
 from gateway.fair_share import FairShare
 from gateway.handshake import Pages, hops_of, select_subprotocol
+from gateway.identity import Identity
 from gateway.issuer_keys import IssuerKeys
 from gateway.log import CommandLog, Logger
 from gateway.metrics import Metrics
@@ -34,7 +35,7 @@ from gateway.metrics_page import exposed
 from gateway.passwords import Passwords
 from gateway.seats import Seats
 from gateway.session_watch import SessionWatch
-from gateway.sessions import Identity, Sessions
+from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.sign_in_throttle import SignInThrottle
 from gateway.sweeper import sweep_forever

@@ -13,12 +13,11 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
-from gateway import wire
 from gateway.access import Access
 from gateway.database import Database, Statement
 from gateway.errors import CommandError, ErrorCode
@@ -27,9 +26,6 @@ from gateway.tokens import Session
 
 ACCESS_CACHE_MAX = 100_000
 """Sessions whose access is remembered; some 300 bytes each."""
-
-EARLIER_SECONDS = 4.0
-"""How long a command waits for earlier ones of its connection with other tokens: for their turn and their look-up."""
 
 _FIND_ACCESS = Statement(
     """
@@ -99,68 +95,6 @@ STATEMENTS = (_FIND_ACCESS, _FIND_FOREIGN_ACCESS, _EPOCH, _FIND_ENDED, _FIND_MAN
 
 class StaleAccessError(Exception):
     """The epoch has advanced since the access was decided: nothing was done, decide again."""
-
-
-class Entering:
-    """Commands of one connection and one session that wait to be let in; those of its next session wait for them."""
-
-    __slots__ = ("_earlier", "count", "done", "session")
-
-    def __init__(self, session: Session, earlier: Entering | None) -> None:
-        self.session = session
-        self.count = 0
-        self.done = asyncio.Event()
-        self._earlier = earlier.done if earlier else None
-
-    async def wait_for_earlier(self) -> None:
-        """Returns once those before are in or refused, which each of them is within seconds. Raises CommandError."""
-        if self._earlier is None:
-            return
-        if self._earlier.is_set():
-            await asyncio.sleep(0)  # behind those that waited for it, which go on at the event loop's next turn
-            return
-        try:
-            async with asyncio.timeout(EARLIER_SECONDS):
-                await self._earlier.wait()
-        except TimeoutError:
-            message = "earlier commands of this connection wait"
-            raise CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(500, 2000)) from None
-
-
-class Identity:
-    """Whose connection it is. MngLogin, MngLogout and proofs change `session`; each command reads it as it is read.
-
-    `proved` is set by any valid proof, also by a `__token` that makes no session of the socket's. `address` is what the
-    client counts as where clients are counted; `changed` is called when the session has become another, or nobody's.
-    `entering` are its latest commands that wait to be let in, if any do. `gone` is true once the socket is closed: nothing
-    can be answered any more.
-    """
-
-    __slots__ = ("address", "changed", "entering", "gone", "proved", "session")
-
-    def __init__(self, address: str = "") -> None:
-        self.address = address
-        self.changed: Callable[[], None] = _nothing
-        self.session: Session | None = None
-        self.proved = False
-        self.entering: Entering | None = None
-        self.gone = False
-
-    def forget_changed(self) -> None:
-        """Tells nobody any more; whom it told refers to this in a circle, which only the garbage collector would find."""
-        self.changed = _nothing
-
-    def open(self, session: Session) -> None:
-        """Makes the session the socket's."""
-        self.session = session
-        self.proved = True
-        self.changed()
-
-    def close(self) -> None:
-        """The socket is nobody's again; its time to prove itself starts anew."""
-        self.session = None
-        self.proved = False
-        self.changed()
 
 
 class Manager(Struct, frozen=True):
@@ -302,10 +236,6 @@ class Sessions:
         if len(self._known) > ACCESS_CACHE_MAX:
             self._known.popitem(last=False)
         return access
-
-
-def _nothing() -> None:
-    """Nobody is told."""
 
 
 def ended() -> CommandError:

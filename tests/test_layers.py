@@ -37,7 +37,7 @@ LAYERS = {
         "fair_share",
         "workers",
     ),
-    2: ("access", "sessions", "managers", "calendar_store", "context"),
+    2: ("access", "identity", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),
     4: ("dispatch",),
     5: ("watched_socket", "backlog", "handshake", "metrics_page", "outbox", "connection", "sweeper", "session_watch", "seats"),

@@ -12,7 +12,8 @@ from gateway.access import Access
 from gateway.calendar_store.sql import ACCESS, VISIBLE, access_arguments, event_json, mask_patterns
 from gateway.database import Database, Row, Statement
 from gateway.errors import CommandError, ErrorCode
-from gateway.sessions import Identity, Sessions
+from gateway.identity import Identity
+from gateway.sessions import Sessions
 from gateway.turns import Turns
 from gateway.wire import Streamed
 

@@ -13,8 +13,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from gateway.backlog import Backlog
 from gateway.connection import Connection
 from gateway.dispatch import Dispatch, Refusal
+from gateway.identity import Identity
 from gateway.server import socket_arguments
-from gateway.sessions import Identity
 from gateway.settings import Settings
 from gateway.sweeper import sweep_forever
 from gateway.watched_socket import Message, WatchedSocket
