@@ -9,8 +9,9 @@ from websockets.protocol import OPEN
 from gateway import wire
 from gateway.backlog import Backlog
 from gateway.capture import Record
-from gateway.dispatch import Dispatch, Pending
+from gateway.dispatch import Dispatch
 from gateway.errors import CloseCode, CommandError, ErrorCode
+from gateway.execution import Pending
 from gateway.handshake import proof_of
 from gateway.identity import Identity
 from gateway.outbox import Outbox

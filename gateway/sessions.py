@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
+from gateway import wire
 from gateway.access import Access
 from gateway.database import Database, Statement
 from gateway.errors import CommandError, ErrorCode
@@ -26,6 +27,8 @@ from gateway.tokens import Session
 
 ACCESS_CACHE_MAX = 100_000
 """Sessions whose access is remembered; some 300 bytes each."""
+DECISIONS_MAX = 5
+"""Times a command is decided anew because managers or sessions changed meanwhile, before it is answered with 503."""
 
 _FIND_ACCESS = Statement(
     """
@@ -241,3 +244,8 @@ class Sessions:
 def ended() -> CommandError:
     """The answer to a command whose session is over."""
     return CommandError(ErrorCode.UNAUTHORIZED, "the session is expired or revoked: sign in again")
+
+
+def changing() -> CommandError:
+    """The answer to a command that would have to be decided yet again."""
+    return CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=wire.spread_ms(500, 1500))

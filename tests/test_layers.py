@@ -39,7 +39,7 @@ LAYERS = {
     ),
     2: ("access", "identity", "sessions", "managers", "calendar_store", "context"),
     3: ("commands",),
-    4: ("dispatch",),
+    4: ("dispatch", "execution"),
     5: ("watched_socket", "backlog", "handshake", "metrics_page", "outbox", "connection", "sweeper", "session_watch", "seats"),
     6: ("server", "backend", "harness"),
     7: ("cli", "__main__", "docs"),

@@ -62,7 +62,7 @@ PLANTS: dict[str, Plant] = {
         ("tests/test_group_commit.py", "tests/test_atomicity.py"),
     ),
     KEYLESS: Plant(
-        "gateway.dispatch",
+        "gateway.execution",
         "            return await self._handle_once(command, frame, frame.idempotency_key, request, context)\n",
         "            pass\n",
         ("tests/test_idempotency.py",),
