@@ -1,17 +1,16 @@
-"""The composition root: builds everything, owns the order of start and stop, and nothing else."""
+"""The composition root: builds all, owns the order of start and stop, and lets sockets in; what it builds does the rest."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from gateway import schema, sessions, wire
+from gateway import schema, sessions
 from gateway.addresses import Addresses
 from gateway.backlog import Backlog
 from gateway.calendar_store import event_ids, idempotency, statements
@@ -22,55 +21,30 @@ from gateway.capture import Capture, capturing
 from gateway.command_rate import CommandRate
 from gateway.connection import CLOSE_SECONDS, Connection, close
 from gateway.context import Services
-from gateway.database import Database, Statement, connect_arguments, open_database
+from gateway.database import connect_arguments, open_database
 from gateway.dispatch import Dispatch
-from gateway.errors import CloseCode, CommandError, StartupError
+from gateway.drain import drain_connections
+from gateway.errors import CloseCode, StartupError
 from gateway.fair_share import FairShare
 from gateway.handshake import Pages, hops_of, select_subprotocol
 from gateway.identity import Identity
-from gateway.issuer_keys import IssuerKeys
+from gateway.key_files import KeyFiles
 from gateway.log import CommandLog, Logger
 from gateway.metrics import Metrics
 from gateway.metrics_page import exposed
 from gateway.passwords import Passwords
+from gateway.readiness import Readiness
 from gateway.seats import Seats
 from gateway.session_watch import SessionWatch
 from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.sign_in_throttle import SignInThrottle
 from gateway.sweeper import sweep_forever
-from gateway.tls import ServerTls
 from gateway.tokens import Tokens
 from gateway.watched_socket import WatchedSocket
 from gateway.workers import Workers
 
 STATEMENTS = (*sessions.STATEMENTS, *event_ids.STATEMENTS, *statements.STATEMENTS, *idempotency.STATEMENTS)
-CLOSING_SHARE = 0.2
-"""Of the drain time, what is kept for closing the sockets, spread out so that clients do not come back at once."""
-CLOSED_AT_ONCE = 100
-"""Sockets closed in one go; some 10 ms of work."""
-READY_CACHE_SECONDS = 0.5
-"""How old the answer of `/readyz` may be: whoever asks often costs the database nothing."""
-_VERSION = Statement("SELECT max(version) AS version FROM schema_version", writes=False)
-
-
-class KeyFiles:
-    """What is read from files that an operator may renew while the gateway runs. Raises StartupError when one is wrong."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.issuer_keys = IssuerKeys(settings)
-        self.tls = ServerTls(settings) if settings.tls_cert else None
-
-    def reload(self, logger: Logger) -> None:
-        """Reads each anew; where one is wrong, says so and leaves in force what was read before."""
-        for what, file in (("issuer keys", self.issuer_keys), ("certificate", self.tls)):
-            if file is not None:
-                try:
-                    file.reload()
-                except StartupError as error:
-                    logger.error("reload failed", what=what, line=str(error))  # noqa: TRY400 - the message says it all
-                else:
-                    logger.info("reloaded", what=what)
 
 
 class Gateway:
@@ -80,7 +54,7 @@ class Gateway:
         self,
         settings: Settings,
         services: Services,
-        db: Database,
+        readiness: Readiness,
         logger: Logger,
         key_files: KeyFiles,
         capture: Capture | None = None,
@@ -89,10 +63,9 @@ class Gateway:
         self._key_files = key_files
         self._logger = logger
         self._metrics = services.metrics
-        self._db = db
         self._capture = capture
         self._dispatch = Dispatch(services, CommandLog(logger, settings))
-        self._pages = Pages(self._ready)
+        self._pages = Pages(readiness.what_is_wrong)
         self._addresses = Addresses(settings.trusted_proxies)
         self._seats = Seats(settings)
         self._backlog = Backlog(settings)
@@ -100,7 +73,6 @@ class Gateway:
         self._session_watch = SessionWatch(self._connections, services.sessions, logger)
         self._empty = asyncio.Event()
         self._empty.set()
-        self._readiness: tuple[float, str | None] = (-READY_CACHE_SECONDS, None)
         self._describe_load()
         self._workers: Workers
         self._server: Server
@@ -148,35 +120,9 @@ class Gateway:
                 connection.end(CloseCode.SESSION_ENDED, "the session is over: sign in again")
 
     async def drain(self) -> None:
-        """Stops as section 6.5 of the contract says, within the drain time.
-
-        Readiness goes red and new sockets are refused; every client is told; commands in flight are answered, later
-        ones refused; then sockets close with 1012, one after the other.
-        """
-        self._logger.info("draining", connections=len(self._connections))
+        """Stops as section 6.5 of the contract says: readiness goes red, what is new is refused, and all sockets end."""
         self._pages.draining = self._dispatch.draining = True
-        closing_seconds = self._settings.drain_seconds * CLOSING_SHARE
-        deadline = asyncio.get_running_loop().time() + self._settings.drain_seconds - closing_seconds
-        for connection in tuple(self._connections):
-            connection.tell(wire.drain_notice(wire.spread_ms(1000, 1000 + int(self._settings.drain_seconds * 1000))))
-        try:
-            async with asyncio.timeout_at(deadline):
-                for connection in tuple(self._connections):
-                    await connection.settled()
-        except TimeoutError:
-            self._logger.warning("drain time is over with commands in flight")
-        await self._close_spread(closing_seconds)
-
-    async def _close_spread(self, closing_seconds: float) -> None:
-        """Closes the sockets one after the other over half the time; the other half is for the closing handshakes."""
-        connections = tuple(self._connections)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(closing_seconds):
-                for number, connection in enumerate(connections, start=1):
-                    connection.end(CloseCode.SERVICE_RESTART, "the gateway restarts: come back")
-                    if number % CLOSED_AT_ONCE == 0:
-                        await asyncio.sleep(closing_seconds / 2 * CLOSED_AT_ONCE / len(connections))
-                await self._empty.wait()
+        await drain_connections(self._connections, self._empty, self._settings, self._logger)
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, WatchedSocket)
@@ -210,25 +156,6 @@ class Gateway:
         self._metrics.connections_max.set(self._settings.connections_max)
         self._metrics.in_flight.set_function(lambda: sum(connection.unanswered for connection in self._connections))
         self._metrics.tasks.set_function(lambda: len(asyncio.all_tasks()))
-
-    async def _ready(self) -> str | None:
-        """What keeps the gateway from serving commands, or None."""
-        asked_at, wrong = self._readiness
-        if time.monotonic() - asked_at >= READY_CACHE_SECONDS:
-            wrong = await self._find_wrong()
-            self._readiness = (time.monotonic(), wrong)
-        return wrong
-
-    async def _find_wrong(self) -> str | None:
-        try:
-            row = await self._db.fetch_row(_VERSION)
-        except CommandError as error:
-            return error.message
-        if row is None or row["version"] != schema.current_version():
-            return "the database schema has another version"
-        if self._db.refuses_writes():
-            return "the database takes no writes"
-        return None
 
     def _arguments(self) -> dict[str, Any]:
         # The handshake's time is the library's open_timeout; its shutdown would wait 30 s for a client that is gone.
@@ -298,7 +225,7 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 metrics,
             )
             with capturing(settings, tokens, logger, metrics) as capture:
-                gateway = Gateway(settings, services, db, logger, key_files, capture)
+                gateway = Gateway(settings, services, Readiness(db), logger, key_files, capture)
                 loops = (*calendar.loops(), keys.prune_forever(), metrics.watch_loop())
                 async with owned(loops), gateway.serving():
                     yield gateway

@@ -137,6 +137,11 @@ class Running:
         self._log = log
 
     @property
+    def database(self) -> Any:
+        """What the gateway's commands ask."""
+        return self.gateway._dispatch._services.calendar._db
+
+    @property
     def log_lines(self) -> list[dict[str, Any]]:
         return [msgspec.json.decode(line) for line in self._log.getvalue().splitlines()]
 

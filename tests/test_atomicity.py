@@ -115,10 +115,10 @@ async def test_statement_is_prepared_once_for_a_connection(start, dsn, db, conne
     client = await connect(gateway)
     await client.add()
     named = Statement("SELECT name FROM pg_prepared_statements WHERE statement LIKE $1", writes=False)
-    before = await gateway.gateway._db.fetch(named, "%INSERT INTO calendar_participant%")
+    before = await gateway.database.fetch(named, "%INSERT INTO calendar_participant%")
     await client.add()
     assert before
-    assert before == await gateway.gateway._db.fetch(named, "%INSERT INTO calendar_participant%")
+    assert before == await gateway.database.fetch(named, "%INSERT INTO calendar_participant%")
 
 
 async def test_kept_connection_that_ended_is_replaced(start, dsn, db, connect):
@@ -128,7 +128,7 @@ async def test_kept_connection_that_ended_is_replaced(start, dsn, db, connect):
     await asyncio.gather(*(client.add() for client in clients))
     ours = "FROM pg_stat_activity WHERE application_name = 'crm-gateway' AND datname = current_database()"
     before = {row["pid"] for row in await db.fetch(f"SELECT pid {ours}")}
-    kept = [connection._con for connection in gateway.gateway._db._idle]
+    kept = [connection._con for connection in gateway.database._idle]
     await db.execute(f"SELECT pg_terminate_backend(pid) {ours}")
     await becomes_true(lambda: kept and all(connection.is_closed() for connection in kept))
     replies = await asyncio.gather(*(client.command("MngAddCalendarEvent", EVENT) for client in clients))

@@ -25,7 +25,7 @@ async def send(client: Client, ext_id: object, command: str = "MngAddCalendarEve
 
 async def pool_is_whole(gateway: Running) -> None:
     """Returns when no database connection of the gateway is in use."""
-    db = gateway.gateway._db
+    db = gateway.database
     await becomes_true(lambda: db._pool.get_size() == db._pool.get_idle_size() + len(db._idle))
 
 

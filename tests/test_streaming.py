@@ -40,7 +40,7 @@ def frame(person: Person, ext_id: str, **data: Any) -> str:
 
 def streams_open(gateway: Running) -> int:
     """Streams that hold a database connection."""
-    pool = gateway.gateway._db._streams
+    pool = gateway.database._streams
     found: int = pool.get_size() - pool.get_idle_size()
     return found
 

@@ -113,9 +113,9 @@ PLANTS: dict[str, Plant] = {
         ("tests/test_update_calendar_event.py", "tests/test_concurrent_changes.py"),
     ),
     "answers dropped by the drain": Plant(
-        "gateway.server",
-        "                    await connection.settled()\n",
-        "                    connection.abort()\n",
+        "gateway.drain",
+        "                await connection.settled()\n",
+        "                connection.abort()\n",
         ("tests/test_drain.py::test_drain_answers_all_that_is_in_flight",),
     ),
     "Origin not checked": Plant(
