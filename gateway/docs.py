@@ -15,6 +15,7 @@ from msgspec import Meta
 from gateway import settings as settings_module
 from gateway import wire
 from gateway.access import CALENDAR_TYPES
+from gateway.calendar_store.event_filter import TURN_SECONDS
 from gateway.commands.table import COMMANDS, Command
 from gateway.errors import CLOSE_CODES, ERRORS
 from gateway.event import Event, Participant
@@ -51,6 +52,9 @@ is dropped unread. `null` for an optional field means omitted (except `ast_json`
 keys the last counts.
 
 Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, the socket is not read until one is answered.
+
+A reply of more than 500 events or 4 MiB comes in pieces. A manager has one of those at a time, on all sockets together, and a socket has
+one; the next waits for its turn, {2 * TURN_SECONDS:g} seconds at most, then it is answered `NO_SERVICE`.
 
 ## Sent twice, done once
 

@@ -193,7 +193,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     streams_max: Annotated[
         int,
         _meta(
-            "replies of more than 500 events or 4 MiB at once, one a socket, each with a database connection of its own",
+            "replies of more than 500 events or 4 MiB at once, one a manager and one a socket, each with a database connection "
+            "of its own",
             ge=1,
             le=100,
         ),

@@ -50,13 +50,25 @@ async def streams_become(expected: int, gateway: Running) -> None:
     await becomes_true(lambda: expected == streams_open(gateway))
 
 
-async def stuck(gateway: Running, connect: Any, person: Person) -> Client:
-    """A client that asked for everything and reads nothing of it; the kernel takes only a little of it for the client."""
+async def streams_asked_for(expected: int, gateway: Running) -> None:
+    """Returns once on so many sockets a large reply is under way, or waits for its turn."""
+    turns = gateway.gateway._dispatch._services.event_reader._turns
+    await becomes_true(lambda: expected == sum(one.identity in turns for one in gateway.gateway._connections))
+
+
+async def deaf(gateway: Running, connect: Any) -> Client:
+    """A client that reads nothing of what is written to it; the kernel takes only a little of it for the client."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.connect(("127.0.0.1", gateway.port))
     client: Client = await connect(gateway, None, sock=raw, ping_interval=None)
     client.socket.transport.pause_reading()
+    return client
+
+
+async def stuck(gateway: Running, connect: Any, person: Person) -> Client:
+    """A client that asked for everything and reads nothing of it."""
+    client = await deaf(gateway, connect)
     before = streams_open(gateway)
     await client.socket.send(frame(person, "stuck"))
     await streams_become(before + 1, gateway)
@@ -108,13 +120,13 @@ async def test_large_page_has_the_bytes_of_a_small_one(gateway, connect, db, fil
 
 async def test_other_commands_are_answered_while_a_reader_is_slow(gateway, connect, db, filled):
     """A stream that its client has not read holds up nobody else; once read it is whole, and as it was when it began."""
-    (person,) = await team(db, connect, gateway, Manager(21))
+    person, other = await team(db, connect, gateway, Manager(21), Manager(22))
     slow = await stuck(gateway, connect, person)
     for _ in range(20):
         assert 200 == (await person.command("Get", id=1))["status"]
     assert 500 == (await person.filter(limit=500))["count"]
     await person.event("Update", id=EVENTS, title="renamed", start_time=50)
-    assert EVENTS == (await person.filter())["count"]
+    assert EVENTS == (await other.filter())["count"]
     assert 1 == streams_open(gateway)
     slow.socket.transport.resume_reading()
     reply = await slow.receive()
@@ -167,22 +179,39 @@ async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connec
 
 
 async def test_streams_of_one_socket_take_one_place(start, connect, db, filled):
-    """Large pages that wait behind another on their socket leave the other places to others; then they arrive whole."""
+    """Large pages that wait behind another on their socket, whoever asked, leave the other places; then they arrive whole."""
     gateway = await start(streams_max=2, db_acquire_seconds=0.5)
-    (person,) = await team(db, connect, gateway, Manager(21))
+    person, colleague, other = await team(db, connect, gateway, Manager(21), Manager(22), Manager(23))
     slow = await stuck(gateway, connect, person)
     for number in range(5):
-        await slow.socket.send(frame(person, f"more {number}", limit=EVENTS - 1))
+        await slow.socket.send(frame((colleague, person)[number % 2], f"more {number}", limit=EVENTS - 1))
     await complete_some(slow, person)
     await until(lambda: db.fetchval("SELECT count(*) FROM calendar_event WHERE status = 1"), lambda count: count == 3)
     for _ in range(5):
-        assert EVENTS == (await person.filter())["count"]
+        assert EVENTS == (await other.filter())["count"]
     await streams_become(1, gateway)
     slow.socket.transport.resume_reading()
     replies = [await slow.receive() for _ in range(9)]
     assert "stuck" == replies[0]["extID"]
     pages = {reply["extID"]: reply["data"]["count"] for reply in replies if "rows" in reply["data"]}
     assert {"stuck": EVENTS} | {f"more {number}": EVENTS - 1 for number in range(5)} == pages
+    await streams_become(0, gateway)
+
+
+async def test_streams_of_one_manager_take_one_place(start, connect, db, filled):
+    """Large pages of a manager's other sockets and sessions leave the other places to others; then they arrive whole."""
+    gateway = await start(streams_max=2, db_acquire_seconds=0.5)
+    person, other = await team(db, connect, gateway, Manager(21), Manager(22))
+    (elsewhere,) = await team(db, connect, gateway, Manager(21))
+    clients = [await stuck(gateway, connect, person), await deaf(gateway, connect), await deaf(gateway, connect)]
+    for client in clients[1:]:
+        await client.socket.send(frame(elsewhere, "more"))
+    await streams_asked_for(3, gateway)
+    assert EVENTS == (await other.filter())["count"]
+    assert 1 == streams_open(gateway)
+    for client in clients:
+        client.socket.transport.resume_reading()
+    assert [EVENTS] * 3 == [(await client.receive())["data"]["count"] for client in clients]
     await streams_become(0, gateway)
 
 
@@ -199,6 +228,20 @@ async def test_stream_waits_for_its_turn_so_long(start, connect, db, filled, mon
     assert ("stuck", EVENTS) == (first["extID"], first["data"]["count"])
     assert ("late", 503, "NO_SERVICE", "not_executed") == tuple(second[k] for k in ("extID", "status", "error", "outcome"))
     assert second["retry_after_ms"] > 0
+
+
+async def test_stream_waits_for_its_manager_so_long(start, connect, db, filled, monkeypatch):
+    """A large page whose turn does not come, as another socket of its manager reads one, gets NO_SERVICE."""
+    monkeypatch.setattr("gateway.calendar_store.event_filter.TURN_SECONDS", 0.2)
+    gateway = await start()
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person)
+    reply = await person.command("GetCalendarEventsByFilter", **PAGE)
+    assert (503, "NO_SERVICE", "not_executed") == (reply["status"], reply["error"], reply["outcome"])
+    assert reply["retry_after_ms"] > 0
+    slow.socket.transport.resume_reading()
+    assert EVENTS == (await slow.receive())["data"]["count"]
+    assert EVENTS == (await person.filter())["count"]
 
 
 async def test_streams_that_wait_hold_up_no_other_command_of_their_manager(start, connect, db, filled):
@@ -244,16 +287,16 @@ async def test_reader_that_leaves_frees_its_stream(gateway, connect, db, filled)
 async def test_streams_at_once_are_bounded(start, connect, db, filled):
     """Past the limit of streams a large page gets NO_SERVICE, small ones are answered; a stream that ends makes room."""
     gateway = await start(streams_max=1, db_acquire_seconds=0.3)
-    (person,) = await team(db, connect, gateway, Manager(21))
+    person, other = await team(db, connect, gateway, Manager(21), Manager(22))
     slow = await stuck(gateway, connect, person)
-    reply = await person.command("GetCalendarEventsByFilter", **PAGE)
+    reply = await other.command("GetCalendarEventsByFilter", **PAGE)
     assert (503, "NO_SERVICE", "not_executed") == (reply["status"], reply["error"], reply["outcome"])
     assert reply["retry_after_ms"] > 0
-    assert 500 == (await person.filter(limit=500))["count"]
+    assert 500 == (await other.filter(limit=500))["count"]
     assert 1 == streams_open(gateway)
     slow.socket.transport.resume_reading()
     assert EVENTS == (await slow.receive())["data"]["count"]
-    assert EVENTS == (await person.filter())["count"]
+    assert EVENTS == (await other.filter())["count"]
 
 
 async def test_reader_without_progress_is_counted_as_too_slow(start, connect, db, filled):

@@ -19,8 +19,8 @@ from gateway.wire import Streamed
 
 ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
-TURN_SECONDS = 20.0
-"""How long a stream waits for one before it on the same socket; clients give a command up after 30 seconds."""
+TURN_SECONDS = 10.0
+"""How long a stream waits for those before it on its socket, and again for its manager's; clients give up after 30 seconds."""
 BYTES_AT_ONCE_MAX = 4_194_304
 """What those rows may amount to; half of what may wait for a client, which a page sent at once has to fit in."""
 SMALL_ROWS_MAX = 31
@@ -58,7 +58,7 @@ class EventReader:
     def __init__(self, db: Database, sessions: Sessions) -> None:
         self._db = db
         self._sessions = sessions
-        self._turns: Turns[Identity, None] = Turns(TURN_SECONDS, _too_many_streams)
+        self._turns: Turns[Identity | int, None] = Turns(TURN_SECONDS, _too_many_streams)
 
     async def page(self, access: Access, wanted: EventFilter) -> list[str] | None:
         """The rows as JSON, one more than the limit if there are more; None when they are too many to hold at once.
@@ -79,7 +79,8 @@ class EventReader:
     async def stream(self, access: Access, wanted: EventFilter, reader: Identity) -> Streamed:
         """The same page as pieces of JSON, from one snapshot. Raises StaleAccessError.
 
-        A reader has one stream at a time: what could not be written yet holds no database connection.
+        A reader has one stream at a time, as what could not be written yet holds no database connection; and so has a
+        manager, whose readers would take every place.
         """
         batches = self._batches(access, wanted, reader)
         try:
@@ -92,8 +93,11 @@ class EventReader:
         return Streamed(b'{"rows":[', _rest(first, batches, wanted.limit), batches)
 
     async def _batches(self, access: Access, wanted: EventFilter, reader: Identity) -> AsyncGenerator[list[Row], None]:
-        """The rows, from the reader's turn on, which ends with the generator."""
-        async with self._turns.of(reader):
+        """The rows, from the reader's turn and the manager's on, which end with the generator.
+
+        The reader's comes first: a manager's turn must not wait for what another manager asked for on the same socket.
+        """
+        async with self._turns.of(reader), self._turns.of(access.manager_id):
             if reader.gone:
                 raise _no_service("the client has left")
             async with aclosing(self._db.stream(*statement_of(access, wanted, wanted.limit + 1))) as batches:
@@ -114,7 +118,7 @@ async def _rest(batch: list[Row], batches: AsyncGenerator[list[Row], None], limi
 
 
 def _too_many_streams() -> CommandError:
-    return _no_service("large replies before this one on its socket are not read yet")
+    return _no_service("large replies before this one, on its socket or of its manager, are not read yet")
 
 
 def _no_service(message: str) -> CommandError:
