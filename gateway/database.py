@@ -166,8 +166,8 @@ async def open_database(
         await db.execute("SELECT 1")
 
     arguments = connect_arguments(settings, dsn)
-    # A stream waits for its reader between two batches, within a transaction.
-    patience = {"idle_in_transaction_session_timeout": _ms(settings.outbox_stall_seconds + settings.db_command_seconds)}
+    # A stream waits for its reader between two batches, within a transaction: for all of the reader's time, if need be.
+    patience = {"idle_in_transaction_session_timeout": _ms(settings.stream_seconds + settings.db_command_seconds)}
     for_streams = arguments | {"server_settings": arguments["server_settings"] | patience}
     pools: list[asyncpg.Pool[Row]] = []
     try:

@@ -28,13 +28,14 @@ class Outbox:
         socket.backlog_changed = self._count
         self._bytes_max = settings.outbox_bytes_max
         self._stall_seconds = settings.outbox_stall_seconds
+        self._stream_seconds = settings.stream_seconds
         self.full = False
         self._unflushed_bytes = 0
         self._streaming = asyncio.Lock()
         self._behind: list[bytes] = []
         self._behind_bytes = 0
         self._taken_bytes = 0
-        self._progress_at = socket.loop.time()
+        self._progress_at = self._streaming_since = socket.loop.time()
 
     def write(self, payload: bytes, *, last: bool = False) -> None:
         """Writes a message now, or behind the one in pieces; drops it when the client is too far behind.
@@ -66,6 +67,7 @@ class Outbox:
         When the pieces end early the library closes the socket with 1011: half a message cannot be taken back.
         """
         async with aclosing(streamed), self._streaming:
+            self._streaming_since = self._socket.loop.time()
             with suppress(ConnectionClosed, OSError, CommandError):
                 await self._socket.send(streamed.pieces(), text=True)
         self._write_behind()
@@ -75,12 +77,16 @@ class Outbox:
         return self._socket.paused and not self._streaming.locked()
 
     def overdue(self, now: float) -> bool:
-        """Whether the client is too far behind, or has taken nothing of what waits for it for too long."""
+        """Whether the client is too far behind, has taken nothing of what waits for it for too long, or takes a message in
+        pieces for too long.
+        """
         waiting = self._socket.transport.get_write_buffer_size()
         if waiting or self in self._backlog:
             self._count()
         else:
             self._progress_at = now
+        if self._streaming.locked() and now - self._streaming_since > self._stream_seconds:
+            return True
         # Pongs are written unasked, so that a flood of pings is what fills an outbox past its limit.
         return self.full or waiting > self._bytes_max or now - self._progress_at > self._stall_seconds
 

@@ -179,6 +179,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         float,
         _meta("time a client may take nothing of what waits for it (close 4000); below the pong limit", gt=0, le=3600),
     ] = 10.0
+    stream_seconds: Annotated[
+        float,
+        _meta(
+            "time for a client to take a reply of more than 500 events or 4 MiB whole (close 4000); 50 MB at 2 Mbit/s take 200",
+            gt=0,
+            le=3600,
+        ),
+    ] = 300.0
 
     db_connections_max: Annotated[
         int, _meta("most database connections; PostgreSQL's own default is 100 for all", ge=1, le=1000)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -14,7 +17,7 @@ from tests.client import Client
 from tests.conftest import Running
 from tests.people import Person, team
 from tests.process import becomes_true, until
-from tests.scrape import SHOWN, scrape_until
+from tests.scrape import SHOWN, scrape, scrape_until
 
 EVENTS = 3000
 FILL = f"""
@@ -272,6 +275,44 @@ async def test_reader_without_progress_is_cut(start, connect, db, filled):
     await becomes_true(lambda: 1 == len(gateway.gateway._connections))
     assert 0 == streams_open(gateway)
     assert '"status":500' not in gateway.log_text.replace(" ", "")
+
+
+async def test_reader_that_trickles_is_cut(start, connect, db, filled, monkeypatch):
+    """Who takes a little of a stream now and then is cut as 4000 once its time is over, and its place is free again."""
+    monkeypatch.setattr("gateway.sweeper.SWEEP_SECONDS", 0.02)
+    gateway = await start(streams_max=1, stream_seconds=1, outbox_stall_seconds=600, **SHOWN)
+    person, other = await team(db, connect, gateway, Manager(21), Manager(22))
+    slow = await stuck(gateway, connect, person)
+    raw = slow.socket.transport.get_extra_info("socket").fileno()
+
+    def is_cut() -> bool:
+        with suppress(OSError):
+            os.read(raw, 500)
+        return 1 == len(gateway.gateway._connections)
+
+    await becomes_true(is_cut)
+    found = await scrape(gateway)
+    assert {("4000", "gateway"): 1} == found.values("gateway_closes_total", "code", "by")
+    assert 1 == found.value("gateway_replies_cut_off_total")
+    assert 0 == streams_open(gateway)
+    for each in (person, other):
+        assert 501 == (await each.filter(limit=501))["count"]
+    slow.socket.transport.abort()
+
+
+async def test_reader_is_not_cut_off_between_two_batches(start, connect, db, filled, monkeypatch):
+    """Who takes longer for the rows of one batch than it may take nothing is not cut off by PostgreSQL."""
+    monkeypatch.setattr("gateway.sweeper.SWEEP_SECONDS", 3600)
+    gateway = await start(outbox_stall_seconds=0.1)
+    (person,) = await team(db, connect, gateway, Manager(21))
+    slow = await stuck(gateway, connect, person)
+    idle = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'idle in transaction' AND clock_timestamp() - state_change > $1
+    """
+    await until(lambda: db.fetchval(idle, timedelta(seconds=0.5 + gateway.settings.db_command_seconds)))
+    slow.socket.transport.resume_reading()
+    assert EVENTS == (await slow.receive())["data"]["count"]
 
 
 async def test_reader_that_leaves_frees_its_stream(gateway, connect, db, filled):

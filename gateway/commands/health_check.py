@@ -35,6 +35,7 @@ class Limits(Struct, frozen=True):
     message_seconds: float
     outbox_bytes_max: int
     outbox_stall_seconds: float
+    stream_seconds: float
     sign_in_failures_max: int
     sign_in_address_failures_max: int
     sign_in_forget_seconds: float
