@@ -12,7 +12,7 @@ import asyncpg
 
 from gateway import wire
 from gateway.errors import CommandError, ErrorCode, Outcome, StartupError
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Observe
 from gateway.settings import Settings
 
 RETRY_AFTER_MS = 500, 2000
@@ -45,13 +45,28 @@ class Statement(NamedTuple):
     writes: bool
 
 
+class _Lent(NamedTuple):
+    """A connection of the pool, and the warm statements as asyncpg has them prepared on it: each look-up there costs 3 us."""
+
+    db: Any
+    prepared: dict[Statement, Any]
+
+
 class Database:
     """Runs statements, each on a pooled connection. Raises CommandError with the outcome that the contract defines."""
 
-    def __init__(self, pool: asyncpg.Pool[Row], streams: asyncpg.Pool[Row], settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool[Row],
+        streams: asyncpg.Pool[Row],
+        settings: Settings,
+        metrics: Metrics,
+        warm: Sequence[Statement],
+    ) -> None:
         self._pool = pool
         self._streams = streams
-        self._idle: list[Any] = []
+        self._warm = frozenset(warm)
+        self._idle: list[_Lent] = []
         self._acquiring = 0
         self._acquire_seconds = settings.db_acquire_seconds
         self._refused_at: float | None = None
@@ -67,19 +82,37 @@ class Database:
         PostgreSQL answered with an error, and what never left, is `not_executed`. A prepared statement leaves as one
         message, and statements are prepared when a connection opens, so nothing leaves before the statement itself.
         """
-        async with self._connection(self._pool) as db:
-            try:
-                prepared = await _prepared(db, statement)
-            except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
-                raise failure_of(error, Outcome.NOT_EXECUTED) from error
-            try:
-                rows: list[Row] = await prepared.fetch(*args)
-            except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
-                self._note_refusal(error)
-                raise failure_of(error, Outcome.UNKNOWN if statement.writes else Outcome.NOT_EXECUTED) from error
-            if statement.writes:
-                self._refused_at = None
-            return rows
+        lent = await self._lend()
+        try:
+            rows = await self._rows(lent, statement, args)
+        except BaseException as error:
+            await self._take_back(self._pool, lent.db, error)
+            raise
+        if self._acquiring:
+            await self._take_back(self._pool, lent.db)
+        else:
+            self._idle.append(lent)
+        if statement.writes:
+            self._refused_at = None
+        return rows
+
+    async def _rows(self, lent: _Lent, statement: Statement, args: Sequence[object]) -> list[Row]:
+        try:
+            prepared = lent.prepared.get(statement) or await self._prepared(lent, statement)
+        except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+            raise failure_of(error, Outcome.NOT_EXECUTED) from error
+        try:
+            rows: list[Row] = await prepared.fetch(*args)
+        except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+            self._note_refusal(error)
+            raise failure_of(error, Outcome.UNKNOWN if statement.writes else Outcome.NOT_EXECUTED) from error
+        return rows
+
+    async def _prepared(self, lent: _Lent, statement: Statement) -> Any:
+        prepared = await _prepared(lent.db, statement)
+        if statement in self._warm:
+            lent.prepared[statement] = prepared
+        return prepared
 
     def refuses_writes(self) -> bool:
         """Whether PostgreSQL had no room, or was read-only, at a write of the last seconds, and has done none since."""
@@ -96,7 +129,8 @@ class Database:
 
     async def stream(self, statement: Statement, *args: object) -> AsyncGenerator[list[Row], None]:
         """The rows of a read in batches, from one snapshot, on a connection of their own that is held until the end."""
-        async with self._connection(self._streams) as db:
+        db = await self._acquire(self._streams, self._observe_stream_wait)
+        try:
             try:
                 async with db.transaction():
                     cursor = await db.cursor(statement.sql, *args)
@@ -104,31 +138,22 @@ class Database:
                         yield rows
             except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
                 raise failure_of(error, Outcome.NOT_EXECUTED) from error
-
-    @asynccontextmanager
-    async def _connection(self, pool: asyncpg.Pool[Row]) -> AsyncIterator[Any]:
-        db = await self._acquire(pool)
-        try:
-            yield db
         except BaseException as error:
-            if isinstance(error.__cause__, (TimeoutError, *_LOST)):
-                with suppress(asyncpg.InterfaceError):  # the pool may have noticed already that it is gone
-                    db.terminate()  # giving it back would wait for an answer that does not come
-            await self._release(pool, db)
+            await self._take_back(self._streams, db, error)
             raise
-        if self._acquiring or pool is not self._pool or _is_gone(db):
-            await self._release(pool, db)
-        else:
-            self._idle.append(db)
+        await self._take_back(self._streams, db)
 
-    async def _acquire(self, pool: asyncpg.Pool[Row]) -> Any:
-        """A connection: one that was kept, or else the pool's, whose way costs three turns of the event loop."""
-        while self._idle and pool is self._pool:
-            db = self._idle.pop()
-            if not _is_gone(db):
+    async def _lend(self) -> _Lent:
+        """A connection that was kept, or else the pool's, whose way costs three turns of the event loop."""
+        while self._idle:
+            lent = self._idle.pop()
+            if not _is_gone(lent.db):
                 self._observe_wait(0.0)
-                return db
-            await self._release(pool, db)
+                return lent
+            await self._take_back(self._pool, lent.db)
+        return _Lent(await self._acquire(self._pool, self._observe_wait), {})
+
+    async def _acquire(self, pool: asyncpg.Pool[Row], observe: Observe) -> Any:
         self._acquiring += 1
         began = time.perf_counter()
         try:
@@ -140,17 +165,23 @@ class Database:
             raise _no_service("the database cannot be reached") from error
         finally:
             self._acquiring -= 1
-            (self._observe_wait if pool is self._pool else self._observe_stream_wait)(time.perf_counter() - began)
+            observe(time.perf_counter() - began)
 
-    async def _release(self, pool: asyncpg.Pool[Row], db: Any) -> None:
-        """A connection that cannot be given back has been terminated; the answer to the command stands as it is."""
+    async def _take_back(self, pool: asyncpg.Pool[Row], db: Any, failed: BaseException | None = None) -> None:
+        """Gives a connection back to the pool.
+
+        One that cannot be given back has been terminated; the answer to the command stands as it is.
+        """
+        if failed is not None and isinstance(failed.__cause__, (TimeoutError, *_LOST)):
+            with suppress(asyncpg.InterfaceError):  # the pool may have noticed already that it is gone
+                db.terminate()  # giving it back would wait for an answer that does not come
         with suppress(TimeoutError, asyncpg.PostgresError, *_LOST):
             await pool.release(db, timeout=self._acquire_seconds)
 
     async def release_idle(self) -> None:
         """Gives the kept connections back to the pool, which can then close."""
         while self._idle:
-            await self._release(self._pool, self._idle.pop())
+            await self._take_back(self._pool, self._idle.pop().db)
 
 
 @asynccontextmanager
@@ -177,7 +208,7 @@ async def open_database(
             )
         )
         pools.append(await _open_pool(for_streams, 0, settings.streams_max, None))
-        database = Database(pools[0], pools[1], settings, metrics)
+        database = Database(pools[0], pools[1], settings, metrics, warm)
         try:
             yield database
         finally:

@@ -121,6 +121,17 @@ async def test_statement_is_prepared_once_for_a_connection(start, dsn, db, conne
     assert before == await gateway.database.fetch(named, "%INSERT INTO calendar_participant%")
 
 
+async def test_statements_that_are_seldom_run_do_not_pile_up(start):
+    """PostgreSQL keeps what each connection has prepared in memory: of the many texts that filters make, the last hundred."""
+    gateway = await start(db_connections_max=1)
+    for number in range(150):
+        await gateway.database.fetch(Statement(f"SELECT {number}", writes=False))
+    count = Statement("SELECT count(*) FROM pg_prepared_statements WHERE statement ~ '^SELECT [0-9]+$'", writes=False)
+    row = await gateway.database.fetch_row(count)
+    assert row is not None
+    assert 100 >= row["count"]
+
+
 async def test_kept_connection_that_ended_is_replaced(start, dsn, db, connect):
     """PostgreSQL ends connections that nothing runs on: neither the next command nor the gateway itself notices."""
     gateway = await start()
@@ -128,7 +139,7 @@ async def test_kept_connection_that_ended_is_replaced(start, dsn, db, connect):
     await asyncio.gather(*(client.add() for client in clients))
     ours = "FROM pg_stat_activity WHERE application_name = 'crm-gateway' AND datname = current_database()"
     before = {row["pid"] for row in await db.fetch(f"SELECT pid {ours}")}
-    kept = [connection._con for connection in gateway.database._idle]
+    kept = [lent.db._con for lent in gateway.database._idle]
     await db.execute(f"SELECT pg_terminate_backend(pid) {ours}")
     await becomes_true(lambda: kept and all(connection.is_closed() for connection in kept))
     replies = await asyncio.gather(*(client.command("MngAddCalendarEvent", EVENT) for client in clients))
