@@ -54,6 +54,11 @@ def password_file(data_dir: Path, manager_id: int) -> Path:
     return data_dir / "passwords" / str(manager_id)
 
 
+def secret_file(data_dir: Path) -> Path:
+    """Where the embedded default keeps the key that signs its tokens."""
+    return data_dir / "token_secret"
+
+
 @contextmanager
 def _owned(postgres: EmbeddedPostgres) -> Iterator[str]:
     postgres.start()
@@ -64,7 +69,7 @@ def _owned(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 
 def _secret(data_dir: Path) -> str:
-    path = data_dir / "token_secret"
+    path = secret_file(data_dir)
     if not path.exists():
         _write_private(path, secrets.token_urlsafe(48))
     return path.read_text().strip()

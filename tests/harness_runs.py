@@ -30,11 +30,12 @@ class Ended(NamedTuple):
     figures: dict[str, Any]
 
 
-async def gateway(*arguments: object, folder: Any, dsn: str = "") -> Ended:
-    """Runs `gateway load` or `gateway replay` to its end."""
+async def gateway(*arguments: object, folder: Any, dsn: str = "", **settings: str) -> Ended:
+    """Runs `gateway load` or `gateway replay` to its end, with these settings alone."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     if dsn:
         environment |= {"GATEWAY_DATABASE_URL": dsn, "GATEWAY_TOKEN_SECRET": SECRET}
+    environment |= {f"GATEWAY_{name.upper()}": value for name, value in settings.items()}
     figures = folder / f"figures-{os.urandom(4).hex()}.json"
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import msgspec
 import pytest
 
+from gateway.capture import Header
 from gateway.errors import StartupError
 from gateway.harness.credentials import Member
 from gateway.harness.extra import require_extra
 from gateway.harness.kinds import Kinds
 from gateway.harness.mix import COMMAND_OF, Mix, parse_mix
+from tests.client import EVENT
 from tests.harness_runs import TOKEN, Answer, Ended, gateway, good, stand_in
 
 HEALTH = ("load", "--token", TOKEN, "--mix", "health=1", "--connections", 1, "--reply-seconds", 0.5)
@@ -108,6 +111,39 @@ async def test_load_without_a_gateway_says_so(tmp_path):
     assert 2 == ended.code
     assert "does a gateway run there?" in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_load_and_replay_name_the_key_that_the_gateway_does_not_take(start, dsn, db, scratch_dir):
+    """Of another data folder, of the environment, or a token's: exit code 2, one message that says what to do, no table."""
+    url, folder = ("--url", (await start()).url), scratch_dir / "another folder"
+    file = scratch_dir / "refused.ndjson"
+    frame = {"command": "MngAddCalendarEvent", "extID": "recorded", "data": EVENT}
+    line = {"time": 0.0, "connection": 1, "manager": 10, "frame": frame, "status": 200, "id": 1}
+    file.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in (Header(), line)))
+    (scratch_dir / "runs").mkdir()
+    here = {"folder": scratch_dir / "runs"}
+    elsewhere = {**here, "data_dir": str(folder)}
+    for ended, told in (
+        (await gateway("load", *url, **elsewhere), f"the key in {folder}/token_secret"),
+        (await gateway("load", *url, "--rate", 50, **elsewhere), f"the key in {folder}/token_secret"),
+        (await gateway("replay", file, *url, **elsewhere), f"the key in {folder}/token_secret"),
+        (await gateway("load", *url, dsn=dsn, **here, token_secret="x" * 32), "the key in GATEWAY_TOKEN_SECRET"),
+        (await gateway("load", *url, "--token", TOKEN, **here), "the token of --token"),
+    ):
+        assert (2, "", {}) == (ended.code, ended.out, ended.figures)
+        (message,) = [line for line in ended.err.splitlines() if line.startswith("gateway: ")]
+        assert told in message
+        assert "gateway token --manager ID" in message
+        assert "Traceback" not in ended.err
+    assert 0 == await db.fetchval("SELECT count(*) FROM calendar_event")
+
+
+async def test_load_refuses_to_act_for_a_disabled_manager(dsn, db, tmp_path):
+    """The gateway would not take the token, and the key would be blamed."""
+    await db.execute("UPDATE manager SET disabled = true WHERE id = 12")
+    ended = await gateway("load", "--manager", 12, "--url", "ws://127.0.0.1:9", folder=tmp_path, dsn=dsn)
+    assert 2 == ended.code
+    assert "No manager 12 may sign in to this database" in ended.err
 
 
 def test_mix_repeats_with_its_seed():

@@ -52,7 +52,7 @@ def load(
 
     Tokens are signed with the gateway's own key: on the embedded default, or with GATEWAY_DATABASE_URL and
     GATEWAY_TOKEN_SECRET, nothing needs to be given. Exit code 0 when all is well; 1 when replies were wrong, missing or
-    slower than --max-p99; 2 when it could not start.
+    slower than --max-p99; 2 when it could not start, or with tokens that the gateway does not take.
 
     \b
       gateway load --report report.html
@@ -78,6 +78,7 @@ def load(
         title=f"gateway load, seed {seed}" + (f", {rate:g} commands per second" if rate else ", as fast as possible"),
         url=url,
         tokens=[members[n % len(members)].token for n in range(connections)],
+        refusal=credentials.refusal(url, token),
         connections=connections,
         in_flight=in_flight,
         seconds=seconds or (0.0 if commands else SECONDS),

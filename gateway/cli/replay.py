@@ -44,7 +44,7 @@ def replay(
 
     Events get new ids; commands that name them follow. Tokens are signed with the gateway's own key, as `gateway load`
     does, for the recorded managers. Exit code 0 when all is well; 1 when replies were wrong, missing or slower than
-    --max-p99; 2 when it could not start.
+    --max-p99; 2 when it could not start, or with tokens that the gateway does not take.
 
     \b
       gateway replay .capture/20260101T120000Z-a1b2c3.ndjson --speed 10 --report report.html
@@ -52,7 +52,8 @@ def replay(
     require_extra()
     if sum((speed is not None, rate is not None, fast)) > 1:
         raise StartupError("--speed, --rate and --fast exclude each other: give one of them")
-    from gateway.harness.figures import Figures  # noqa: PLC0415 - needs the extra `load`
+    from gateway.harness import credentials  # noqa: PLC0415 - needs the extra `load`
+    from gateway.harness.figures import Figures  # noqa: PLC0415
     from gateway.harness.kinds import Kinds  # noqa: PLC0415
     from gateway.harness.replay import Replay  # noqa: PLC0415
     from gateway.harness.run import Plan, Run  # noqa: PLC0415
@@ -80,6 +81,7 @@ def replay(
         title=f"gateway replay {file.name}, {how}",
         url=url,
         tokens=[tokens[manager] for manager in managers],
+        refusal=credentials.refusal(url, token),
         connections=links,
         in_flight=in_flight,
         reply_seconds=reply_seconds,

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gateway import managers
 from gateway.access import CALENDAR_TYPES
-from gateway.backend import backend, password_file, require_secret
+from gateway.backend import backend, password_file, require_secret, secret_file
 from gateway.database import connect_arguments
 from gateway.errors import StartupError
 from gateway.schema import check, connect
@@ -63,17 +63,36 @@ def signed(wanted: Collection[int], *, spare: int = 0, any_of_them: bool = False
         return asyncio.run(_open(completed, dsn, wanted, spare, any_of_them=any_of_them))
 
 
+def refusal(url: str, token: str | None) -> str:
+    """What to say when a gateway takes none of the tokens: which key signed them, and what to do."""
+    if token:
+        return (
+            f"The gateway at {url} refuses the token of --token (GATEWAY_TOKEN): it has ended, or another gateway signed it. "
+            "`gateway token --manager ID`, typed in the folder that the gateway runs in, prints one."
+        )
+    settings = load(os.environ)
+    key = "GATEWAY_TOKEN_SECRET" if settings.token_secret else secret_file(Path(settings.data_dir).absolute())
+    return (
+        f"The gateway at {url} refuses tokens signed with the key in {key}: it has another key, or another database. "
+        "Type this in the folder that the gateway runs in; or set GATEWAY_DATA_DIR, or GATEWAY_DATABASE_URL and "
+        "GATEWAY_TOKEN_SECRET, as they are there; or give --token what `gateway token --manager ID` prints there."
+    )
+
+
 async def _open(settings: Settings, dsn: str, wanted: Collection[int], spare: int, *, any_of_them: bool) -> list[Member]:
     db = await connect(connect_arguments(settings, dsn))
     try:
         await check(db)
-        rows = {row["id"]: row for row in await managers.list_all(db)}
-        usable = [row for row in rows.values() if not row["disabled"] and row["type"] in CALENDAR_TYPES]
+        rows = {row["id"]: row for row in await managers.list_all(db) if not row["disabled"]}
+        usable = [row for row in rows.values() if row["type"] in CALENDAR_TYPES]
         if not wanted:
             chosen = usable[:MEMBERS_MAX]
         else:
             if (missing := [str(i) for i in wanted if i not in rows]) and not any_of_them:
-                raise StartupError(f"No manager {', '.join(missing)} in this database: add them with `gateway manager add`.")
+                raise StartupError(
+                    f"No manager {', '.join(missing)} may sign in to this database: add them with `gateway manager add`, "
+                    "or enable them."
+                )
             chosen = [rows[manager_id] for manager_id in wanted if manager_id in rows]
         if not chosen:
             raise StartupError("No manager of this database can be used: add one with `gateway manager add`, or give --token.")

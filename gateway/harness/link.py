@@ -27,6 +27,8 @@ SAMPLE_EVERY = 128
 """Of the good replies, one in so many is decoded and its whole shape checked; some 20 us."""
 COME_BACK = (1001, 1006, 1011, 1012)
 RESTART = 1012
+REFUSED = 4503
+"""The token in the upgrade request proves nothing: no command was read."""
 _TEXT, _CONTINUATION, _CLOSE = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE
 
 
@@ -113,6 +115,11 @@ class Link(WSListener):
         if self.open:
             self._transport.send_close(WSCloseCode.OK)
             self._transport.disconnect()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the gateway did not take its token when it last came."""
+        return self._code == REFUSED
 
     def busy(self) -> bool:
         """Whether a reply is still to come, or a command is to be sent again."""

@@ -25,11 +25,15 @@ PACE_SECONDS = 0.001
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """How to run. `seconds` is when sending ends by itself, 0 for when the source is exhausted."""
+    """How to run. `seconds` is when sending ends by itself, 0 for when the source is exhausted.
+
+    `refusal` is what to say when the gateway takes none of the tokens.
+    """
 
     title: str
     url: str
     tokens: Sequence[str]
+    refusal: str
     connections: int
     in_flight: int
     seconds: float = 0.0
@@ -70,7 +74,7 @@ class Run:
         asyncio.get_running_loop().call_soon(self.links[number].pump)
 
     async def run(self) -> Summary:
-        """The figures. Raises StartupError when the gateway does not let the connections in."""
+        """The figures. Raises StartupError when the gateway does not let the connections in, or takes none of their tokens."""
         plan = self._plan
         self.links = [
             Link(n, plan.url, plan.tokens[n % len(plan.tokens)], plan.in_flight, self._source, self._figures)
@@ -96,6 +100,8 @@ class Run:
                 link.leave()
             await asyncio.wait(stays)
             self._figures.missing += sum(link.waiting for link in self.links)
+        if not self._figures.reconnects and all(link.refused for link in self.links):
+            raise StartupError(plan.refusal)
         return self._figures.summary(
             title=plan.title,
             url=plan.url,
