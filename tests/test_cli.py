@@ -37,12 +37,17 @@ Run = Callable[..., Coroutine[Any, Any, Ended]]
 
 
 async def run(*arguments: str, stdin: str = "", **settings: str) -> Ended:
-    """Runs `gateway ...` to its end with these settings alone."""
+    """Runs `gateway ...` to its end with these settings alone, and no terminal to ask anybody at."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     environment |= {f"GATEWAY_{name.upper()}": value for name, value in settings.items()}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", *arguments), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+        *(sys.executable, "-m", "gateway", *arguments),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=environment,
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(WAIT_SECONDS):
@@ -203,6 +208,22 @@ async def test_manager_with_something_wrong_is_2_with_a_message(cli: Run) -> Non
     ended = await asyncio.gather(*[cli(*arguments, stdin="hidden") for arguments in refused])
     assert_refused(dict(zip(refused.items(), ended, strict=True)))
     assert "hidden" not in str(ended)
+
+
+async def test_password_is_asked_for_at_a_terminal_alone(gateway: Running, cli: Run, scratch_dir: Path) -> None:
+    """Without one the message names --password-file, and what standard input holds is not taken for the password."""
+    latin = scratch_dir / "latin-1-password"
+    latin.write_bytes(b"\xe9\n")
+    send, new = ("send", "HealthCheck", "--url", gateway.url, "--login", "10"), ("--login", "anna", "--brand", "default")
+    refused = {
+        send: "--password-file FILE",
+        ("manager", "add", "--id", "20", *new): "--password-file FILE",
+        ("manager", "passwd", "10"): "--password-file FILE",
+        (*send, "--password-file", str(latin)): "is no UTF-8 text",
+    }
+    ended = await asyncio.gather(*[cli(*arguments, stdin=f"{PASSWORD}\n{PASSWORD}\n") for arguments in refused])
+    assert_refused(dict(zip(refused.items(), ended, strict=True)))
+    assert [1] * 4 == [len(each.err.splitlines()) for each in ended]
 
 
 async def test_schema_is_checked_and_applied(empty_dsn: str, cli: Run) -> None:

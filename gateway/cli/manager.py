@@ -14,6 +14,7 @@ from gateway import managers
 from gateway.access import SessionType
 from gateway.backend import backend
 from gateway.cli.connect import connected
+from gateway.cli.password import password_of
 from gateway.managers import NewManager
 from gateway.settings import load
 
@@ -48,7 +49,7 @@ def add(
 ) -> None:
     """Add a manager."""
     new = NewManager(id=manager_id, login=login, type=SessionType[type_name.upper()], brands=brands, desk_mask=desk_mask)
-    password = _password(password_file)
+    password = password_of(password_file, new=True)
     _run(lambda db: managers.add(db, new, password))
     click.echo(f"Manager {manager_id} added.")
 
@@ -86,16 +87,9 @@ def enable(manager_id: int) -> None:
 @_password_file
 def passwd(manager_id: int, password_file: Path | None) -> None:
     """Set a manager's password and end the manager's sessions."""
-    password = _password(password_file)
+    password = password_of(password_file, new=True)
     _run(lambda db: managers.set_password(db, manager_id, password))
     click.echo(f"Password of manager {manager_id} set; the manager's sessions have ended.")
-
-
-def _password(path: Path | None) -> str:
-    if path is None:
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
-    with click.open_file(str(path)) as file:
-        return str(file.read()).rstrip("\n")
 
 
 def _run(work: Callable[[Any], Awaitable[Any]]) -> Any:

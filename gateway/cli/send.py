@@ -12,6 +12,7 @@ import msgspec
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from gateway.cli.password import password_of
 from gateway.errors import StartupError
 
 REPLY_SECONDS = 30.0
@@ -51,12 +52,13 @@ def send(
       gateway send MngAddCalendarEvent --login 10 --password-file .data/passwords/10 --data @event.json
     """
     frame = {"command": command, "extID": ext_id, "data": _data(data)}
+    password = password_of(password_file) if login is not None and token is None else ""
     try:
         with connect(url, ssl=_tls(url, ca_file), max_size=None, compression=None, proxy=None) as socket:
             if token is not None:
                 frame["__token"] = token
             elif login is not None:
-                _sign_in(socket, login, _password(password_file))
+                _sign_in(socket, login, password)
             reply = _exchange(socket, frame)
     except ConnectionClosed as error:
         raise StartupError(f"The gateway closed the connection: {error}") from None
@@ -89,12 +91,6 @@ def _data(text: str) -> Any:
         return msgspec.json.decode(given)
     except (ValueError, RecursionError) as error:
         raise StartupError(f"--data is not JSON: {error}") from None
-
-
-def _password(path: Path | None) -> str:
-    if path is None:
-        return str(click.prompt("Password", hide_input=True, err=True))
-    return path.read_text().rstrip("\n")
 
 
 def _sign_in(socket: ClientConnection, login: str, password: str) -> None:
