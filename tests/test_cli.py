@@ -102,13 +102,17 @@ async def test_help_is_worth_reading() -> None:
 
 
 async def test_send_tells_success_by_its_exit_code(gateway: Running, cli: Run, scratch_dir: Path) -> None:
-    """0 with status 200, 1 with another; data as text, from a file and from standard input; by login and by token."""
+    """0 with status 200, 1 with another, and with 401 a word on how to sign in.
+
+    Data as text, from a file and from standard input; by login and by token.
+    """
     url, password, data = ("--url", gateway.url), scratch_dir / "send-password", scratch_dir / "send-event.json"
     password.write_text(PASSWORD + "\n")
     data.write_text(EVENT_TEXT)
     by_login = ("send", "MngAddCalendarEvent", *url, "--login", "10", "--password-file", str(password))
     token = (await cli("token", "--manager", "11")).out.strip()
     by_token = ("send", "MngAddCalendarEvent", *url, "--token", token, "--ext-id", "mine")
+    wrong = '{"login":"10","password":"wrong"}'
     ended = await asyncio.gather(
         cli("send", "HealthCheck", *url),
         cli(*by_login, "--data", EVENT_TEXT),
@@ -117,13 +121,21 @@ async def test_send_tells_success_by_its_exit_code(gateway: Running, cli: Run, s
         cli("send", "MngAddCalendarEvent", *url, "--data", EVENT_TEXT),
         cli(*by_token),
         cli(*by_token, "--data", "[]"),
+        cli(*by_token[:-3], token[:-1], "--data", EVENT_TEXT),
+        cli("send", "MngLogin", *url, "--data", wrong),
     )
     replies = [msgspec.json.decode(each.out) for each in ended]
-    assert [(0, 200)] * 4 + [(1, 401), (1, 400), (1, 400)] == [
+    assert [(0, 200)] * 4 + [(1, 401), (1, 400), (1, 400), (1, 401), (1, 401)] == [
         (each.code, reply["status"]) for each, reply in zip(ended, replies, strict=True)
     ]
     assert [10, 11, 11] == [reply["data"]["event"]["created_by"] for reply in replies[1:4]]
     assert ["1", "1", "mine"] == [reply["extID"] for reply in replies[:3]]
+    told = [
+        "nobody is signed in: give --login NAME --password-file FILE, or --token TOKEN",
+        "the token was refused: give --login",
+    ]
+    assert [True, True] == [part in each.err for part, each in zip(told, (ended[4], ended[7]), strict=True)]
+    assert {""} == {each.err for each in (*ended[:4], *ended[5:7], ended[8])}
 
 
 async def test_send_without_a_reply_is_2_with_a_message(gateway: Running, cli: Run, scratch_dir: Path) -> None:

@@ -17,6 +17,10 @@ from gateway.errors import StartupError
 
 REPLY_SECONDS = 30.0
 """A gateway answers well before this; the published clients give up then."""
+UNAUTHORIZED = 401
+SIGN_IN = "MngLogin"
+"""Proves by its data alone."""
+HOW_TO_PROVE = "give --login NAME --password-file FILE, or --token TOKEN, as `gateway token --manager ID` prints it."
 
 
 @click.command()
@@ -65,6 +69,9 @@ def send(
     except (OSError, WebSocketException, TimeoutError, ValueError) as error:
         raise StartupError(f"No answer from {url} ({error}): does a gateway run there? See --url, and --ca-file.") from None
     click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2))
+    if reply.get("status") == UNAUTHORIZED and command != SIGN_IN:
+        what = "nobody is signed in" if token is None else "the token was refused"
+        click.echo(f"gateway: {what}: {HOW_TO_PROVE}", err=True)
     sys.exit(0 if reply.get("status") == 200 else 1)
 
 
