@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.access import SessionType
 from gateway.errors import StartupError
 from gateway.fields import INTEGER_MAX
-from gateway.passwords import PASSWORD_CHARS_MAX, hash_password
+from gateway.passwords import PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, hash_password
 
 _BRAND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MASK = re.compile(r"[A-Za-z0-9_.*!, -]*")
@@ -101,8 +101,8 @@ def _check(manager: NewManager, password: str) -> None:
 
 
 def _check_password(password: str) -> None:
-    if not 1 <= len(password) <= PASSWORD_CHARS_MAX:
-        raise StartupError(f"The password must be 1 to {PASSWORD_CHARS_MAX} characters long.")
+    if not PASSWORD_CHARS_MIN <= len(password) <= PASSWORD_CHARS_MAX:
+        raise StartupError(f"The password must be {PASSWORD_CHARS_MIN} to {PASSWORD_CHARS_MAX} characters long.")
 
 
 def _unknown(manager_id: int) -> StartupError:

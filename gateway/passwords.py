@@ -22,6 +22,8 @@ from gateway.settings import Settings
 
 T = TypeVar("T")
 
+PASSWORD_CHARS_MIN = 8
+"""Of a new password, as NIST SP 800-63B wants of those that people choose. Who has a shorter one still signs in."""
 PASSWORD_CHARS_MAX = 1024
 """A longer password is refused before it is hashed: it would cost time and add no strength."""
 

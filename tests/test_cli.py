@@ -201,23 +201,27 @@ async def test_manager_is_kept_while_the_gateway_runs(gateway: Running, cli: Run
     client = await connect(gateway, login=None)
     await client.login("anna", PASSWORD)
 
-    assert 0 == (await cli("manager", "passwd", "20", "--password-file", "-", stdin="another")).code
+    assert 0 == (await cli("manager", "passwd", "20", "--password-file", "-", stdin="another1")).code
     assert await is_out(client)
     client = await connect(gateway, login=None)
-    answers = [await client.command("MngLogin", {"login": "anna", "password": word}) for word in (PASSWORD, "another")]
+    answers = [await client.command("MngLogin", {"login": "anna", "password": word}) for word in (PASSWORD, "another1")]
     assert [401, 200] == [answer["status"] for answer in answers]
 
 
-async def test_manager_with_something_wrong_is_2_with_a_message(cli: Run) -> None:
+async def test_manager_with_something_wrong_is_2_with_a_message(cli: Run, scratch_dir: Path) -> None:
     """What is wrong is one message; neither it nor anything else repeats the password."""
+    short = scratch_dir / "short-password"
+    short.write_text("hidden\n")
     new = ("manager", "add", "--login", "anna", "--brand", "default", "--password-file", "-")
     refused = {
         (*new, "--id", "10"): "gateway: A manager with this id exists already",
         (*new, "--id", "20", "--type", "KING"): "Invalid value for '--type'",
+        (*new[:-1], str(short), "--id", "20"): "gateway: The password must be 8 to 1024 characters long",
+        ("manager", "passwd", "10", "--password-file", str(short)): "gateway: The password must be 8 to 1024 characters long",
         ("manager", "disable", "99"): "gateway: There is no manager 99",
         ("manager", "passwd", "99", "--password-file", "-"): "gateway: There is no manager 99",
     }
-    ended = await asyncio.gather(*[cli(*arguments, stdin="hidden") for arguments in refused])
+    ended = await asyncio.gather(*[cli(*arguments, stdin="hidden and long") for arguments in refused])
     assert_refused(dict(zip(refused.items(), ended, strict=True)))
     assert "hidden" not in str(ended)
 

@@ -82,6 +82,12 @@ async def test_login_may_be_text_or_a_number(gateway: Running, connect: Any, db:
     assert [200] * 3 + [401] * 4 == [(await attempt(client, login))["status"] for login in logins]
 
 
+async def test_login_takes_a_password_shorter_than_a_new_one_may_be(gateway: Running, connect: Any, db: Any) -> None:
+    """Whose password was set before there was a limit signs in as before."""
+    await db.execute("UPDATE manager SET password_hash = $1 WHERE id = 10", hash_password("short"))
+    assert 200 == (await attempt(await connect(gateway, login=None), "10", "short"))["status"]
+
+
 async def test_login_refuses_each_wrong_field(gateway: Running, connect: Any) -> None:
     """Missing and wrong fields are named; nothing is hashed for them."""
     client, good = await connect(gateway, login=None), {"login": "10", "password": PASSWORD}

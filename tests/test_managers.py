@@ -59,8 +59,9 @@ async def test_manager_with_something_wrong_is_refused_by_name(db: Any) -> None:
         ({"brands": ("a\n",)}, PASSWORD, "--brand "),
         ({"desk_mask": "DESK;"}, PASSWORD, "--desk-mask 'DESK;' must be like"),
         ({"desk_mask": "DESK\n"}, PASSWORD, "--desk-mask "),
-        ({}, "", "The password must be 1 to 1024 characters long"),
-        ({}, "x" * 1025, "The password must be 1 to 1024 characters long"),
+        ({}, "", "The password must be 8 to 1024 characters long"),
+        ({}, "\u00e9" * 7, "The password must be 8 to 1024 characters long"),
+        ({}, "x" * 1025, "The password must be 8 to 1024 characters long"),
     ):
         with pytest.raises(StartupError) as caught:
             await managers.add(db, manager(**changes), password)
@@ -90,11 +91,17 @@ async def test_manager_unknown_is_refused_by_each_change(db: Any) -> None:
 
 
 async def test_manager_password_set_ends_the_managers_sessions(db: Any) -> None:
-    """Who knew the old password is out; other managers' sessions go on, and an ended one keeps its time."""
+    """Who knew the old password is out; other managers' sessions go on, and an ended one keeps its time.
+
+    One that is too short ends and changes nothing.
+    """
     await db.execute("INSERT INTO session (id, manager_id, expires_time) VALUES ('a', 10, 9e9), ('b', 11, 9e9), ('c', 10, 9e9)")
     await db.execute("UPDATE session SET revoked_time = 7 WHERE id = 'c'")
     before = await db.fetchval("SELECT password_hash FROM manager WHERE id = 10")
-    await managers.set_password(db, 10, "another")
+    with pytest.raises(StartupError, match="The password must be 8 to 1024 characters long"):
+        await managers.set_password(db, 10, "another")
+    assert before == await db.fetchval("SELECT password_hash FROM manager WHERE id = 10")
+    await managers.set_password(db, 10, "another1")
     revoked = {row["id"]: row["revoked_time"] for row in await db.fetch("SELECT id, revoked_time FROM session")}
     assert (True, 0, 7) == (revoked["a"] > 7, revoked["b"], revoked["c"])
     assert before != await db.fetchval("SELECT password_hash FROM manager WHERE id = 10")
