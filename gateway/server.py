@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -195,9 +195,26 @@ async def owned(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[Non
             _cancel(running)
 
 
+@contextmanager
+def unwrapped_startup_error() -> Iterator[None]:
+    """Takes a StartupError out of the groups that the task groups it passed have wrapped it in."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        found: Exception = group
+        while isinstance(found, ExceptionGroup) and len(found.exceptions) == 1:
+            found = found.exceptions[0]
+        if isinstance(found, StartupError):
+            raise found from None
+        raise
+
+
 @asynccontextmanager
 async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> AsyncIterator[Gateway]:
-    """A gateway that serves. Raises StartupError when a file of keys is wrong, or the database away or of another version."""
+    """A gateway that serves.
+
+    Raises StartupError when a file of keys is wrong, the database away or of another version, or the port taken.
+    """
     key_files = KeyFiles(settings)
     db_connection = await schema.connect(connect_arguments(settings, dsn))
     try:
@@ -227,8 +244,9 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
             with capturing(settings, tokens, logger, metrics) as capture:
                 gateway = Gateway(settings, services, Readiness(db), logger, key_files, capture)
                 loops = (*calendar.loops(), keys.prune_forever(), metrics.watch_loop())
-                async with owned(loops), gateway.serving():
-                    yield gateway
+                with unwrapped_startup_error():
+                    async with owned(loops), gateway.serving():
+                        yield gateway
     finally:
         passwords.close()
 

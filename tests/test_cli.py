@@ -275,6 +275,14 @@ async def test_settings_are_listed_with_secrets_masked(cli: Run) -> None:
     assert (2, "", 2) == (wrong.code, wrong.out, len(wrong.err.splitlines()))
 
 
+async def test_serve_on_a_port_that_is_taken_is_2_with_a_message(gateway: Running, cli: Run) -> None:
+    """One message, which names address and settings, and no traceback."""
+    stopped = await cli("serve", port=str(gateway.port), metrics_host="off")
+    assert (2, "", 1) == (stopped.code, stopped.out, len(stopped.err.splitlines()))
+    assert f"gateway: Cannot listen on 127.0.0.1:{gateway.port}" in stopped.err
+    assert "set GATEWAY_HOST and GATEWAY_PORT to a free address" in stopped.err
+
+
 async def test_serve_needs_a_secret_with_a_database_url(cli: Run) -> None:
     """With GATEWAY_DATABASE_URL and no secret the start stops with a message that says how to make one."""
     for arguments, settings in ((("serve",), {"token_secret": ""}), (("serve", "--log-level", "loud"), {})):
