@@ -61,8 +61,8 @@ def secret_file(data_dir: Path) -> Path:
 
 @contextmanager
 def _owned(postgres: EmbeddedPostgres) -> Iterator[str]:
-    postgres.start()
     try:
+        postgres.start()
         yield postgres.dsn
     finally:
         postgres.stop()

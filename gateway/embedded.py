@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +101,10 @@ class EmbeddedPostgres:
         return f"postgresql://gateway@/gateway?host={quote(str(self._socket_dir))}&port=5432"
 
     def start(self) -> None:
-        """Blocks until the server answers; takes over one that a killed gateway left. Raises StartupError."""
+        """Blocks until the server answers; takes over one that a killed gateway left. Raises StartupError.
+
+        When that fails or is interrupted no server is left, but for one that is too slow: it goes on.
+        """
         if self._lock is not None:
             return
         try:
@@ -108,8 +112,11 @@ class EmbeddedPostgres:
             self._lock = self._locked()
             self._prepare()
             self._launch()
-        except BaseException as error:
+        except _TooSlowError:
             self._unlock()
+            raise
+        except BaseException as error:
+            self.stop()
             if isinstance(error, OSError | subprocess.TimeoutExpired):
                 raise StartupError(f"cannot run PostgreSQL in {self._data_dir}: {error}") from error
             raise
@@ -138,11 +145,11 @@ class EmbeddedPostgres:
         """The dsn of a server that answers: a running gateway's, else one that lives as long as the block."""
         mine = self._lock is not None
         try:
-            self.start()
-        except _InUseError:
-            if self._psql("gateway", "SELECT 1").returncode != 0:
-                raise StartupError(f"the gateway on {self._data_dir} is starting or stopping: try again") from None
-        try:
+            try:
+                self.start()
+            except _InUseError:
+                if self._psql("gateway", "SELECT 1").returncode != 0:
+                    raise StartupError(f"the gateway on {self._data_dir} is starting or stopping: try again") from None
             yield self.dsn
         finally:
             if not mine:
@@ -236,7 +243,8 @@ class EmbeddedPostgres:
                 return
             # One that a killed gateway left may be in the middle of starting or stopping: wait for either.
             if created.returncode != PSQL_CANNOT_CONNECT or time.monotonic() > deadline:
-                raise StartupError(f"PostgreSQL in {self._data_dir} does not answer: {_tail(created.stderr)}")
+                wrong = f"PostgreSQL in {self._data_dir} does not answer: {_tail(created.stderr)}"
+                raise _TooSlowError(wrong) if created.returncode == PSQL_CANNOT_CONNECT else StartupError(wrong)
             time.sleep(POLL_INTERVAL_S)
 
     def _spawn(self) -> None:
@@ -251,13 +259,16 @@ class EmbeddedPostgres:
         options = f'-c config_file="{self._data_dir / "postgresql.conf"}"'
         started = self._pg_ctl("start", START_TIMEOUT_S, "-l", self.log_path, "-o", options)
         if started.returncode != 0:
-            log = _tail(self.log_path.read_text(errors="replace"))
-            how = f"needs more than {START_TIMEOUT_S} s to" if self.is_running() else "did not"
-            raise StartupError(f"PostgreSQL {how} start. {_tail(started.stderr)}\n{self.log_path} ends with:\n{log}")
+            told = f"{_tail(started.stderr)}\n{self.log_path} ends with:\n{_tail(self.log_path.read_text(errors='replace'))}"
+            if self.is_running():
+                raise _TooSlowError(f"PostgreSQL needs more than {START_TIMEOUT_S} s to start: start again later. {told}")
+            raise StartupError(f"PostgreSQL did not start. {told}")
 
     def _pg_ctl(self, action: str, limit_s: int, *options: str | Path) -> subprocess.CompletedProcess[str]:
-        command = ("-D", self._pgdata, "-w", "-t", str(limit_s), *options)
-        return run((bin_dir() / "pg_ctl", action, *command), limit_s + COMMAND_TIMEOUT_S, as_server=True)
+        command = (bin_dir() / "pg_ctl", action, "-D", self._pgdata, "-w", "-t", str(limit_s), *options)
+        # In a thread, out of a signal's reach: killed half-way it would leave a server that is not to be found yet.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run, command, limit_s + COMMAND_TIMEOUT_S, as_server=True).result()
 
     def _psql(self, database: str, sql: str) -> subprocess.CompletedProcess[str]:
         where = self.dsn.replace("/gateway?", f"/{database}?")
@@ -266,6 +277,10 @@ class EmbeddedPostgres:
 
 class _InUseError(StartupError):
     """Another process holds the lock of the data directory."""
+
+
+class _TooSlowError(StartupError):
+    """The server is not ready in time. A stop would undo what it has recovered, and the next start begin there again."""
 
 
 def _tail(text: str) -> str:

@@ -49,6 +49,12 @@ async def becomes_true(condition: Callable[[], object]) -> None:
     await until(read)
 
 
+def children_of(pid: int) -> list[int]:
+    """The pids of the processes that any of its threads has started and that have not been waited for."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
 class GatewayProcess:
     """A running `gateway serve`; `url` is where its sockets are."""
 
@@ -85,8 +91,7 @@ class GatewayProcess:
     def runs(self, program: str) -> bool:
         """Whether the program is a child of this process at this moment."""
         with suppress(OSError):
-            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-            return any(program in Path(f"/proc/{child}/cmdline").read_text() for child in children)
+            return any(program in Path(f"/proc/{child}/cmdline").read_text() for child in children_of(self._process.pid))
         return False
 
     async def exited(self) -> int:

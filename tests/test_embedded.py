@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from urllib.parse import unquote
 import asyncpg
 import pytest
 
+from gateway import embedded
 from gateway.embedded import EmbeddedPostgres, bin_dir
 from gateway.errors import StartupError
+from tests.test_cli import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,6 +121,17 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         os.sched_yield()
+
+
+def processes_of(data_dir: Path, program: str = "") -> list[str]:
+    """What runs with this directory in its command line: a server, also one that does not listen yet, and its tools."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            called, _, arguments = entry.read_text(errors="replace").partition("\0")
+            if called.endswith(program) and str(data_dir / "postgres") in arguments:
+                found.append(f"{called} {arguments}")
+    return found
 
 
 def run_python(script: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
@@ -399,6 +413,73 @@ def test_start_shows_the_end_of_the_log(server: EmbeddedPostgres, folder: Path) 
     with pytest.raises(StartupError, match=r"(?s)did not start\..*postgres.log ends with:.*pg_control"):
         server.start()
     assert not server.is_running()
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "told"), [(SystemExit, SystemExit), (OSError, StartupError), (StartupError, StartupError)]
+)
+def test_start_that_ends_early_leaves_no_server(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, ended_by: type[BaseException], told: type[BaseException]
+) -> None:
+    """A signal or an error when the server runs already stops it, and the next start finds nothing in its way."""
+
+    def end(*_: object) -> None:
+        assert server.is_running()
+        raise ended_by
+
+    with monkeypatch.context() as early:
+        early.setattr(server, "_psql", end)
+        with pytest.raises(told):
+            server.start()
+    assert not server.is_running()
+    server.start()
+
+
+def test_start_that_is_too_slow_leaves_the_server_to_recover(
+    server: EmbeddedPostgres, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has done by then is not undone: the next start finds it."""
+    run_python(START_AND_DIE, folder / "data").wait(CONDITION_TIMEOUT_S)
+    left = postmaster_pid(folder / "data")
+    starting = subprocess.CompletedProcess([], embedded.PSQL_CANNOT_CONNECT, "", "the database system is starting up")
+    with monkeypatch.context() as slow:
+        slow.setattr(embedded, "START_TIMEOUT_S", -1)
+        slow.setattr(server, "_psql", lambda *_: starting)
+        with pytest.raises(StartupError, match="does not answer: the database system is starting up"):
+            server.start()
+    assert left is not None
+    assert left == postmaster_pid(folder / "data")
+    server.start()
+
+
+@pytest.mark.parametrize("wrong", ["port", "schema"])
+async def test_serve_that_cannot_start_leaves_no_server(server: EmbeddedPostgres, folder: Path, wrong: str) -> None:
+    """A port that is taken or a schema that is refused ends with 2 and the server stopped."""
+    server.start()
+    if wrong == "schema":
+        await query(server.dsn, "CREATE TABLE schema_version AS SELECT 99 AS version")
+    server.stop()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if wrong == "port" else 0
+        ended = await run("serve", data_dir=str(folder / "data"), port=str(port), metrics_host="off")
+    assert (2, "") == (ended.code, ended.out), ended.err
+    assert ("Cannot listen on" if wrong == "port" else "has version 99, newer") in ended.err
+    assert [] == processes_of(folder / "data")
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
+def test_serve_that_is_stopped_while_it_starts_leaves_no_server(
+    server: EmbeddedPostgres, folder: Path, signals: tuple[signal.Signals, ...]
+) -> None:
+    """A signal while the server comes up, also with another one at its heels: exit code 0, and no process is left."""
+    environment = {**os.environ, "GATEWAY_DATA_DIR": str(server.log_path.parent), "GATEWAY_PORT": "0"}
+    command = [sys.executable, "-m", "gateway", "serve"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as gateway:
+        wait_until(lambda: processes_of(folder / "data", "bin/postgres") or gateway.poll() is not None)
+        for number in signals:
+            gateway.send_signal(number)
+        assert 0 == gateway.wait(CONDITION_TIMEOUT_S)
+    assert [] == processes_of(folder / "data")
 
 
 def test_stop_twice_is_harmless(server: EmbeddedPostgres) -> None:

@@ -149,7 +149,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:
-    """A signal before the event loop runs: leaves by the same doors, so that the embedded PostgreSQL is stopped."""
+    """A signal before the event loop runs: leaves by the same doors, so that the embedded PostgreSQL is stopped.
+
+    Another one would interrupt that.
+    """
+    for number in (*SIGNALS, signal.SIGHUP):
+        signal.signal(number, _ignore)
     raise SystemExit(0)
 
 
@@ -162,4 +167,4 @@ def _leave_terminal() -> None:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """A signal once the event loop has ended: what is left is to stop the embedded PostgreSQL, at once as it is."""
+    """A signal when all that is left is to stop the embedded PostgreSQL, at once as it is."""
