@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.embedded import EmbeddedPostgres
+from tests.client import WAIT_SECONDS
 from tests.faults.ledger import Truth
 from tests.faults.lives import GONE, Lives, title_of
 from tests.faults.soak_report import Soaked
 from tests.faults.vitals import Sample, trends
+from tests.process import ROOT, becomes_true, children_of
 
 DONE, REFUSED, LOST = {"status": 200}, {"status": 503, "outcome": "not_executed"}, {"status": 504, "outcome": "unknown"}
 GOOD = Truth(sent=10, acknowledged=9, lost=0, doubled=0, torn=0, denied=0, late=0, strange=0, bugs=0)
 LOOKS = 60
+SOAK_IN = """
+import sys
+from pathlib import Path
+from tests.faults import soak
+soak.FAULTS_DIR = Path(sys.argv.pop())
+soak.main()
+"""
 
 Answers = list[tuple[int, dict[str, Any] | None]]
 
@@ -96,3 +111,39 @@ def test_soak_passes_only_when_nothing_is_wrong(wrong: dict[str, Any]) -> None:
     """One thing that falls short is enough."""
     good = Soaked(1200, 20, looks(), GOOD, Counter({"200": 10}), unanswered=0, lost_sockets=0, failures=[])
     assert (True, False) == (good.passed, good._replace(**wrong).passed)
+
+
+def is_gateway(pid: int) -> bool:
+    """Whether this process is there and serves."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().endswith("\0serve\0")
+    except OSError:
+        return False
+
+
+async def test_soak_that_is_terminated_leaves_nothing_running(scratch_dir: Path) -> None:
+    """SIGTERM, as `make` hands it on, ends its gateway and its PostgreSQL too."""
+    server, found = EmbeddedPostgres(scratch_dir / "soak" / "data"), list[int]()
+    nowhere = asyncio.subprocess.DEVNULL
+    command = [sys.executable, "-c", SOAK_IN, str(scratch_dir / "soak")]
+    soak = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=nowhere, stderr=nowhere)
+
+    def gateways() -> list[int]:
+        found.extend(filter(is_gateway, children_of(soak.pid)))
+        return found
+
+    try:
+        await becomes_true(server.is_running)
+        await becomes_true(gateways)
+        soak.terminate()
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert 1 == await soak.wait()
+        assert ([], False) == (list(filter(is_gateway, found)), server.is_running())
+    finally:
+        for pid in filter(is_gateway, found):
+            os.kill(pid, signal.SIGKILL)
+        if soak.returncode is None:
+            soak.kill()
+            await soak.wait()
+        server.start()
+        server.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from pathlib import Path
@@ -29,10 +30,11 @@ def main(only: tuple[str, ...], *, short: bool) -> None:
     chosen = [check for check in CHECKS if (not only or check.name in only) and (check.kind == "c" or not short)]
     folder = FAULTS_DIR / time.strftime("%Y%m%dT%H%M%S")
     folder.mkdir(parents=True)
+    end_as_by_ctrl_c()
     server = EmbeddedPostgres(FAULTS_DIR / "data")
-    server.start()
     began = time.monotonic()
     try:
+        server.start()
         stage = Stage(server, folder, short=short)
         lines = [(check, *_run(check, stage)) for check in chosen]
     finally:
@@ -42,6 +44,11 @@ def main(only: tuple[str, ...], *, short: bool) -> None:
     if not only and not short:
         report.write_page(lines)
     sys.exit(any(finding.passed is False for _, finding, _ in lines))
+
+
+def end_as_by_ctrl_c() -> None:
+    """Lets SIGTERM, too, end a run by its own doors: its gateways and its PostgreSQL go with it."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
 
 
 def _run(check: Check, stage: Stage) -> tuple[Finding, float]:

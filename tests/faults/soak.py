@@ -16,7 +16,7 @@ import uvloop
 from gateway.embedded import EmbeddedPostgres
 from tests.calendar_model import Manager
 from tests.faults import soak_report
-from tests.faults.__main__ import FAULTS_DIR
+from tests.faults.__main__ import FAULTS_DIR, end_as_by_ctrl_c
 from tests.faults.blows import BLOWS, SETTINGS, Scene, prepared
 from tests.faults.lives import Lives
 from tests.faults.mixture import SOCKETS, Mixture, mixed
@@ -45,9 +45,10 @@ def main(minutes: float, every: float, plant: str | None) -> None:
     """Soak a gateway; exit with 1 when something grew or was lost. A run as long as the default rewrites docs/soak.md."""
     folder = FAULTS_DIR / time.strftime("%Y%m%dT%H%M%S")
     folder.mkdir(parents=True)
+    end_as_by_ctrl_c()
     server = EmbeddedPostgres(FAULTS_DIR / "data")
-    server.start()
     try:
+        server.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             found = runner.run(soak(Stage(server, folder, short=False), minutes * 60, every, plant or ""))
     finally:
