@@ -40,6 +40,7 @@ from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.sign_in_throttle import SignInThrottle
 from gateway.sweeper import sweep_forever
+from gateway.tls_socket import TlsSocket
 from gateway.tokens import Tokens
 from gateway.watched_socket import WatchedSocket
 from gateway.workers import Workers
@@ -159,7 +160,9 @@ class Gateway:
 
     def _arguments(self) -> dict[str, Any]:
         # The handshake's time is the library's open_timeout; its shutdown would wait 30 s for a client that is gone.
-        tls = {"ssl": self._key_files.tls.context, "ssl_shutdown_timeout": CLOSE_SECONDS} if self._key_files.tls else {}
+        tls: dict[str, Any] = {}
+        if self._key_files.tls:
+            tls = {"create_connection": TlsSocket, "ssl": self._key_files.tls.context, "ssl_shutdown_timeout": CLOSE_SECONDS}
         return socket_arguments(self._settings) | tls | {"process_request": self._pages}
 
 

@@ -43,6 +43,7 @@ LAYERS = {
     4: ("dispatch", "execution"),
     5: (
         "watched_socket",
+        "tls_socket",
         "backlog",
         "handshake",
         "readiness",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import ssl
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from websockets.frames import CLOSE, TEXT, Frame
 
 from gateway import tls
 from gateway.errors import CloseCode, StartupError
@@ -25,10 +27,14 @@ from gateway.tls import ServerTls
 from tests.certificates import Authority, Pair, serial_of
 from tests.client import EVENT, WAIT_SECONDS, Client
 from tests.conftest import PASSWORD, Running, Start, settings_for_tests
-from tests.process import gateway_process, until
+from tests.process import becomes_true, gateway_process, until
 from tests.test_cli import EVENT_TEXT, Run, cli
 
 __all__ = ["cli"]
+
+REPLY, REPLIES = 200_000, 16
+OUT_OF_SIGHT = 1_600_000
+"""Half of all replies; twice what a client takes that reads one, with its TLS and the kernels of both sides."""
 
 
 @pytest.fixture
@@ -89,6 +95,54 @@ async def test_tls_client_that_does_not_read_is_cut_while_more_is_written(
         async with asyncio.timeout(5):
             await until(told_again)
         client.socket.transport.abort()
+
+
+async def test_tls_replies_that_are_not_read_stay_counted(
+    start: Start, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once the transport has passed on the first of them; all arrive, and then nothing is counted."""
+    monkeypatch.setattr("gateway.sweeper.SWEEP_SECONDS", 0.02)
+    running = await start(**authority.write().settings)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", running.port))
+    trusting = {"ssl": authority.trusting()}
+    async with (
+        Client.connected(secured(running), sock=raw, ping_interval=None, max_queue=1, **trusting) as client,
+        Client.connected(secured(running), **trusting) as other,
+    ):
+        await client.login("10", PASSWORD)
+        connection = next(each for each in running.gateway._connections if each.identity.session)
+        event = await client.add(ast_json=["x" * REPLY])
+        before, backlog = connection.socket.written_bytes, running.gateway._backlog
+        frame = {"command": "MngGetCalendarEvent", "extID": 1, "data": {"id": event["id"]}}
+        client.socket.transport.write(Frame(TEXT, msgspec.json.encode(frame)).serialize(mask=True) * REPLIES)
+        await becomes_true(lambda: connection.socket.written_bytes - before > REPLIES * REPLY)
+        replies = [await client.receive()]  # whole, so that TCP has taken all that it was first given
+        for _ in range(20):
+            assert 200 == (await other.command("HealthCheck"))["status"]
+        assert connection.socket.written_bytes - before - backlog.bytes < OUT_OF_SIGHT
+        replies += [await client.receive() for _ in range(REPLIES - 1)]
+        assert [event["id"]] * REPLIES == [reply["data"]["event"]["id"] for reply in replies]
+        await becomes_true(lambda: backlog.bytes == 0)
+
+
+async def test_tls_ends_behind_what_is_not_read_yet(start: Start, authority: Authority) -> None:
+    """A client that closes with replies still waiting gets them whole, and then the answer to its close."""
+    running = await start(**authority.write().settings)
+    async with Client.connected(secured(running), ssl=authority.trusting(), ping_interval=None) as client:
+        await client.login("10", PASSWORD)
+        (connection,) = running.gateway._connections
+        event = await client.add(ast_json=["x" * REPLY])
+        frame = {"command": "MngGetCalendarEvent", "extID": 1, "data": {"id": event["id"]}}
+        client.socket.transport.pause_reading()
+        client.socket.transport.write(Frame(TEXT, msgspec.json.encode(frame)).serialize(mask=True) * REPLIES)
+        await becomes_true(lambda: connection.socket.paused and not connection.unanswered)
+        client.socket.transport.write(Frame(CLOSE, (1000).to_bytes(2)).serialize(mask=True))
+        await becomes_true(connection.socket.transport.is_closing)
+        client.socket.transport.resume_reading()
+        assert 1000 == await client.closed()
+        assert [event["id"]] * REPLIES == [reply["data"]["event"]["id"] for reply in client.others]
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
