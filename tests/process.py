@@ -51,8 +51,11 @@ async def becomes_true(condition: Callable[[], object]) -> None:
 
 def children_of(pid: int) -> list[int]:
     """The pids of the processes that any of its threads has started and that have not been waited for."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    children: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # the thread has ended meanwhile
+            children += map(int, (thread / "children").read_text().split())
+    return children
 
 
 class GatewayProcess:
