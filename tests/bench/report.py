@@ -15,6 +15,7 @@ from tests.bench.figures import Finding, Round, Sample, medians
 _TIMES = {
     "p50": "p50",
     "p99": "p99",
+    "echo_p99": "echo's p99",
     "seconds": "",
     "stall": "longest wait",
     "server_cpu": "server CPU",

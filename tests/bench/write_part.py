@@ -121,10 +121,12 @@ def check_sides(round_: Round) -> None:
 
 
 def _at_half_rate(stage: WriteStage) -> Sample:
-    """Open loop, at half of what the gateway took a moment before."""
-    saturated = stage.add(BUSY)["per_second"]
-    sample = stage.add(Shape(sockets=BUSY.sockets, rate=saturated / 2))
-    return {**sample, "wanted_per_second": saturated / 2}
+    """Open loop, at half of what the gateway took a moment before; the echo's p99 at that rate tells the machine's part."""
+    rate = stage.add(BUSY)["per_second"] / 2
+    shape = Shape(sockets=BUSY.sockets, rate=rate)
+    sample = stage.add(shape)
+    echo = stage.ask(stage.echo, stage.frames, shape=shape)
+    return {**sample, "wanted_per_second": rate, "echo_p99": echo["p99"]}
 
 
 def _over_many_sockets(stage: WriteStage) -> Sample:
