@@ -189,7 +189,7 @@ def _added_up(sql: str) -> str:
     """  # noqa: S608 - made of a statement and a number of our own
 
 
-_SHORT = f"""event.start_time > $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint
+_SHORT = f"""event.start_time > $6::bigint - {LONG_SECONDS} AND event.start_time < $7::bigint AND event.end_time >= $6::bigint
             AND (event.end_time > $6::bigint OR event.end_time = event.start_time AND event.start_time >= $6::bigint)"""
 """Overlaps the range and starts within a week of it; most of these are short."""
 _UNINDEXED_START = "(event.start_time + 0)"
@@ -251,7 +251,7 @@ def _own(manager: str) -> str:
     return f"""
                 SELECT event_id FROM calendar_participant AS own
                 WHERE own.manager_id = {manager}
-                AND own.start_time > $6::bigint - {LONG_SECONDS} AND own.start_time < $7::bigint
+                AND own.start_time > $6::bigint - {LONG_SECONDS} AND own.start_time < $7::bigint AND own.end_time >= $6::bigint
                 UNION
                 SELECT event_id FROM calendar_participant AS own
                 WHERE own.manager_id = {manager}
@@ -259,7 +259,7 @@ def _own(manager: str) -> str:
                 UNION
                 SELECT own.id FROM calendar_event AS own
                 WHERE own.created_by = {manager}
-                AND own.start_time > $6::bigint - {LONG_SECONDS} AND own.start_time < $7::bigint
+                AND own.start_time > $6::bigint - {LONG_SECONDS} AND own.start_time < $7::bigint AND own.end_time >= $6::bigint
                 UNION
                 SELECT own.id FROM calendar_event AS own
                 WHERE own.created_by = {manager} AND own.created_by > 0
