@@ -39,7 +39,8 @@ CONTROLS: dict[str, Plant] = {
         "gateway.server",
         "            self._seats.leave(connection)\n",
         "            self._seats.leave(connection)\n"
-        "            kept = b'x' * 262_144, __import__('os').dup(2), self._tasks.create_task(asyncio.sleep(86_400))\n"
+        "            self._workers.start(asyncio.sleep, 86_400)\n"
+        "            kept = b'x' * 262_144, __import__('os').dup(2)\n"
         "            self.__dict__.setdefault('kept', []).append((connection, kept))\n",
         (),
     ),
