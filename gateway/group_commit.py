@@ -80,7 +80,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def _are_enough(self) -> bool:
         """Whether what waits is worth a statement beside those under way."""
-        return bool(self._waiting) and len(self._waiting) >= min(self._under_way, self._share_max)
+        return bool(self._waiting) and len(self._waiting) >= self._under_way
 
     def _wake(self) -> None:
         """Lets an idle writer take what waits."""
