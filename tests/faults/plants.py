@@ -39,8 +39,8 @@ CONTROLS: dict[str, Plant] = {
         "gateway.server",
         "            self._seats.leave(connection)\n",
         "            self._seats.leave(connection)\n"
-        "            self._workers.start(asyncio.sleep, 86_400)\n"
-        "            kept = b'x' * 262_144, __import__('os').dup(2)\n"
+        "            kept_task = self._workers._tasks.create_task(asyncio.sleep(86_400))\n"
+        "            kept = b'x' * 262_144, __import__('os').dup(2), kept_task\n"
         "            self.__dict__.setdefault('kept', []).append((connection, kept))\n",
         (),
     ),
