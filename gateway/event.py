@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Raw, Struct
 
 
-class Participant(Struct, frozen=True):
+class Participant(Struct, frozen=True, gc=False):
     """A manager who takes part in an event."""
 
     event_id: int
@@ -16,7 +16,7 @@ class Participant(Struct, frozen=True):
     updated_time: int
 
 
-class Event(Struct, frozen=True, kw_only=True):
+class Event(Struct, frozen=True, kw_only=True, gc=False):
     """The full event; `participants` has the owner first, then by manager id."""
 
     id: int
@@ -45,7 +45,7 @@ class Event(Struct, frozen=True, kw_only=True):
     participants: list[Participant]
 
 
-class EventReply(Struct, frozen=True):
+class EventReply(Struct, frozen=True, gc=False):
     """The answer of every command that concerns one event."""
 
     event: Event | Raw

@@ -32,7 +32,7 @@ ParticipantStatus = Annotated[int, Meta(ge=0, le=3, description="0 invited, 1 ac
 NULL = Raw(b"null")
 
 
-class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Base of every command's `data`. A client's copy of `__access` is taken and dropped unread."""
 
     access_claim: Raw = field(name="__access", default=NULL)

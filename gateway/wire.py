@@ -19,9 +19,11 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 ExtId = Annotated[str, Meta(min_length=1, max_length=EXT_ID_CHARS_MAX)] | Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)]
 Key = Annotated[str, Meta(min_length=1, max_length=128)]
 EMPTY = Raw(b"{}")
+OBJECT, NOTHING = b"{n"
+"""What JSON of an object begins with, and `null`."""
 
 
-class Frame(Struct, frozen=True):
+class Frame(Struct, frozen=True, gc=False):
     """One inbound message. `data` is still undecoded: only the command knows its type."""
 
     command: str
@@ -105,9 +107,9 @@ def read(message: str) -> tuple[Frame, CommandError | None] | Authorization:
         frame = _decoder.decode(message)
     except (msgspec.MsgspecError, RecursionError):
         return _read_slowly(message)
-    first = bytes(memoryview(frame.data)[:1])
-    if first != b"{":
-        if first != b"n":
+    first = bytes(frame.data)[0]
+    if first != OBJECT:
+        if first != NOTHING:
             raise BadFrameError(_bad("data must be an object"), encode_ext_id(frame.ext_id))
         frame = msgspec.structs.replace(frame, data=EMPTY)
     return frame, _nul_fault(frame.data, message)
