@@ -58,8 +58,21 @@ class InPieces:
         self._held.clear()
         self._held_bytes = 0
 
+    def hand_over(self) -> None:
+        """Hands over all that is held, however much the transport has: it will soon take nothing more."""
+        while self._held:
+            held = self._held.popleft()
+            self._held_bytes -= len(held)
+            self._transport.write(held)
+
     def go_on(self) -> None:
-        """Hands over piece by piece until the transport has enough."""
+        """Hands over piece by piece until the transport has enough.
+
+        One that ends takes nothing more, and must not be closed twice: that of asyncio then fails at all it is asked.
+        """
+        if self._transport.is_closing():
+            self.drop()
+            return
         while self._held and not self.paused:
             data = self._held.popleft()
             if len(data) > PIECE_BYTES:
@@ -93,6 +106,11 @@ class TlsSocket(WatchedSocket):
             self.backlog_changed()
         else:
             super().resume_writing()
+
+    def eof_received(self) -> None:
+        """A client that ends its own side, and no more, still gets what is held; TLS ends the other side behind this."""
+        self._in_pieces.hand_over()
+        super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is held for a client that is gone."""

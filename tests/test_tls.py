@@ -145,6 +145,34 @@ async def test_tls_ends_behind_what_is_not_read_yet(start: Start, authority: Aut
         assert [event["id"]] * REPLIES == [reply["data"]["event"]["id"] for reply in client.others]
 
 
+async def test_tls_client_that_ends_its_side_gets_what_it_has_not_read(start: Start, authority: Authority) -> None:
+    """The replies that wait arrive whole, then the socket ends, and nothing stays counted.
+
+    One more than is looked for is sent: the TLS of this very client loses the end of what comes with the gateway's.
+    """
+    running = await start(**authority.write().settings)
+    trusting = {"ssl": authority.trusting()}
+    async with Client.connected(secured(running), ping_interval=None, max_queue=None, **trusting) as client:
+        await client.login("10", PASSWORD)
+        (connection,) = running.gateway._connections
+        event = await client.add(ast_json=["x" * REPLY])
+        frame = {"command": "MngGetCalendarEvent", "extID": 1, "data": {"id": event["id"]}}
+        below: Any = client.socket.transport._ssl_protocol  # type: ignore[attr-defined] # asyncio ends both sides at once
+        below._transport.pause_reading()
+        client.socket.transport.write(Frame(TEXT, msgspec.json.encode(frame)).serialize(mask=True) * (REPLIES + 1))
+        await becomes_true(lambda: connection.socket.paused and not connection.unanswered)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.socket.transport.get_extra_info("ssl_object").unwrap()
+        below._process_outgoing()
+        await becomes_true(connection.socket.transport.is_closing)
+        below._transport.resume_reading()
+        assert 1006 == await client.closed()
+        assert [event["id"]] * REPLIES == [reply["data"]["event"]["id"] for reply in client.others[:REPLIES]]
+        await becomes_true(lambda: not running.gateway._connections)
+        assert 0 == running.gateway._backlog.bytes
+    assert not connection.socket.paused
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_tls_takes_1_2_and_1_3(start: Start, authority: Authority, version: ssl.TLSVersion) -> None:
     """Each of the two, and a command through it."""
