@@ -18,15 +18,20 @@ Result = TypeVar("Result")
 
 WRITERS_MAX = 2
 """Shared statements under way at once: while one waits for the disk, the next is made. More did not help."""
+BESIDE_MIN = 4
+"""Items that are worth a statement beside another; one of fewer costs PostgreSQL and the disk nearly as much."""
+SLOW_SECONDS = 0.02
+"""A statement that takes longer, some 20 times what they take, waits for a lock or the disk: nothing waits for it."""
 
 
 class GroupCommit(Generic[Item, Result]):
     """Runs items through `run`, which takes several and returns the result of each, in their order.
 
     A lone item goes at once, in the caller's task. While others are under way items wait; a writer takes all that wait, up
-    to `share_max`, when the last one is done, or as soon as they are as many as are under way: statements of few items
-    beside each other would only slow each other down. There is no timer. When more wait than one takes, their owners take
-    turns. What has waited for `deadline_seconds` is not sent any more and fails with TIMEOUT.
+    to `share_max`, when the last one is done, or as soon as they are as many as are under way and BESIDE_MIN, or when the
+    oldest takes long: statements of few items beside each other would only slow each other down. There is no timer. When
+    more wait than one takes, their owners take turns. What has waited for `deadline_seconds` is not sent any more and
+    fails with TIMEOUT.
 
     When PostgreSQL refuses a shared statement, its items are run one by one in the same order, so that only the guilty
     one gets an error. When the answer was lost nothing is sent again: every item of the statement gets that error, with
@@ -43,11 +48,13 @@ class GroupCommit(Generic[Item, Result]):
     ) -> None:
         self._run = run
         self._share_max = share_max
+        self._beside_min = min(BESIDE_MIN, share_max)
         self._deadline_seconds = deadline_seconds
         self._observe_size = observe_size
         self._waiting: FairQueue[tuple[Item, asyncio.Future[Result], float]] = FairQueue()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._under_way = 0
+        self._begun_at: list[float] = []
 
     def writers(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that do the work; whoever owns this owns the tasks that run them."""
@@ -55,7 +62,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def submit(self, item: Item, owner: Hashable) -> Awaitable[Result]:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
-        if not self._idle or self._waiting or self._under_way > 1:
+        if not self._idle or self._waiting or self._under_way:
             return self.queue(item, owner)
         return self._run_alone(item)
 
@@ -80,7 +87,13 @@ class GroupCommit(Generic[Item, Result]):
 
     def _are_enough(self) -> bool:
         """Whether what waits is worth a statement beside those under way."""
-        return bool(self._waiting) and len(self._waiting) >= self._under_way
+        waiting = len(self._waiting)
+        if not waiting or not self._under_way:
+            return bool(waiting)
+        return (
+            waiting >= max(self._under_way, self._beside_min)
+            or asyncio.get_running_loop().time() - self._begun_at[0] > SLOW_SECONDS
+        )
 
     def _wake(self) -> None:
         """Lets an idle writer take what waits."""
@@ -100,11 +113,14 @@ class GroupCommit(Generic[Item, Result]):
 
     async def _answer_together(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         self._observe_size(len(batch))
+        begun_at = asyncio.get_running_loop().time()
+        self._begun_at.append(begun_at)
         self._under_way += len(batch)
         try:
             await self._answer(batch)
         finally:
             self._under_way -= len(batch)
+            self._begun_at.remove(begun_at)
 
     def _in_time(
         self, taken: Sequence[tuple[Item, asyncio.Future[Result], float]], now: float

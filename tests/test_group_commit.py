@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import CommandError, ErrorCode, Outcome
-from gateway.group_commit import WRITERS_MAX, GroupCommit
+from gateway.group_commit import BESIDE_MIN, WRITERS_MAX, GroupCommit
 from tests.client import EVENT, Client
 from tests.conftest import Running, started
 from tests.held import PATIENT
@@ -32,6 +32,14 @@ BOTH_WAIT = """
     WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 SHARES = (64, 1)
+HOLDERS = 1 + BESIDE_MIN
+"""Adds that keep both writers busy: a lone one, and as many as go beside it."""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No statement counts as slow on a busy machine."""
+    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 60)
 
 
 async def adds(client: Client, titles: list[str]) -> list[Any]:
@@ -45,7 +53,7 @@ async def adds(client: Client, titles: list[str]) -> list[Any]:
 async def together(connect: Any, gateway: Running, db: Any, titles: list[str]) -> list[dict[str, Any]]:
     """Adds while both writers are held up, so that all of these wait at the same moment; their replies in order."""
     clients = [await connect(gateway) for _ in titles]
-    holders = [await connect(gateway) for _ in range(2)]
+    holders = [await connect(gateway) for _ in range(HOLDERS)]
     await db.execute("SELECT pg_advisory_lock(7)")
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -94,17 +102,18 @@ async def test_quiet_manager_is_in_one_of_the_next_statements(start, connect, db
     gateway = await start(**PATIENT)
     waiting = gateway.gateway._dispatch._services.calendar._adds._waiting
     flooding, quiet = [await connect(gateway) for _ in range(8)], await connect(gateway, login="11")
-    holders = [await connect(gateway) for _ in range(2)]
+    holders = [await connect(gateway) for _ in range(HOLDERS)]
     await db.execute("SELECT pg_advisory_lock(7)")
     async with asyncio.TaskGroup() as tasks:
         for holder in holders:
             tasks.create_task(holder.add(title="held"))
         await until(lambda: db.fetchval(BOTH_WAIT))
+        held = len(waiting)
         for client in flooding:
             tasks.create_task(adds(client, ["flood"] * 60))
-        await becomes_true(lambda: len(waiting) == 480)
+        await becomes_true(lambda: len(waiting) == held + 480)
         tasks.create_task(quiet.add(title="quiet"))
-        await becomes_true(lambda: len(waiting) == 481)
+        await becomes_true(lambda: len(waiting) == held + 481)
         await db.execute("SELECT pg_advisory_unlock(7)")
     before = await db.fetchval("""
         SELECT count(DISTINCT event.xmin::text) FROM calendar_event AS event, calendar_event AS quiet
@@ -244,22 +253,22 @@ async def turns() -> None:
 
 
 async def test_what_waits_goes_when_it_is_as_many_as_are_under_way() -> None:
-    """Beside a statement of four the next begins with the fourth that waits, and not before."""
+    """Beside a statement of five the next begins with the fifth that waits, and not before."""
     async with asyncio.TaskGroup() as tasks:
         statements = Statements(64, tasks)
         await turns()
         await statements.submit(0)
-        await statements.submit(1)
-        await statements.submit(2, 3, 4, 5)
-        assert [[0], [1]] == statements.begun
+        await statements.submit(1, 2, 3, 4)
+        await statements.submit(5, 6, 7, 8, 9)
+        assert [[0], [1, 2, 3, 4]] == statements.begun
         await statements.end(0)
-        assert [[0], [1], [2, 3, 4, 5]] == statements.begun
+        assert [[0], [1, 2, 3, 4], [5, 6, 7, 8, 9]] == statements.begun
         await statements.end(1)
-        for item in (6, 7, 8):
+        for item in (10, 11, 12, 13):
             await statements.submit(item)
-        assert [[0], [1], [2, 3, 4, 5]] == statements.begun
-        await statements.submit(9)
-        assert [[0], [1], [2, 3, 4, 5], [6, 7, 8, 9]] == statements.begun
+        assert [[0], [1, 2, 3, 4], [5, 6, 7, 8, 9]] == statements.begun
+        await statements.submit(14)
+        assert [10, 11, 12, 13, 14] == statements.begun[-1]
         await statements.end_all()
 
 
@@ -269,14 +278,12 @@ async def test_what_waits_goes_when_those_under_way_are_done() -> None:
         statements = Statements(64, tasks)
         await turns()
         await statements.submit(0)
-        await statements.submit(1)
-        await statements.submit(2, 3, 4, 5)
+        await statements.submit(1, 2, 3, 4)
         await statements.end(0)
+        await statements.submit(5)
+        assert [[0], [1, 2, 3, 4]] == statements.begun
         await statements.end(1)
-        await statements.submit(6)
-        assert [[0], [1], [2, 3, 4, 5]] == statements.begun
-        await statements.end(2)
-        assert [[0], [1], [2, 3, 4, 5], [6]] == statements.begun
+        assert [[0], [1, 2, 3, 4], [5]] == statements.begun
         await statements.end_all()
 
 
@@ -287,26 +294,46 @@ async def test_full_share_goes_beside_a_full_share() -> None:
         await turns()
         await statements.submit(0)
         await statements.submit(1)
+        assert [[0]] == statements.begun
         await statements.submit(2, 3, 4, 5, 6)
         await statements.end(0)
         await statements.end(1)
-        assert [[0], [1], [2, 3], [4, 5]] == statements.begun
-        await statements.end(2)
-        assert [[0], [1], [2, 3], [4, 5]] == statements.begun
+        assert [[0], [1, 2], [3, 4], [5, 6]] == statements.begun
+        await statements.end(3)
         await statements.submit(7)
-        assert [[0], [1], [2, 3], [4, 5], [6, 7]] == statements.begun
+        assert [[0], [1, 2], [3, 4], [5, 6]] == statements.begun
+        await statements.submit(8)
+        assert [[0], [1, 2], [3, 4], [5, 6], [7, 8]] == statements.begun
         await statements.end_all()
 
 
-async def test_lone_items_go_at_once_while_one_is_under_way() -> None:
-    """Two that come one after the other are two statements; the third waits for one of them."""
+async def test_lone_item_goes_at_once_and_the_few_behind_it_together() -> None:
+    """Three are not worth a statement beside another; the fourth makes them one."""
     async with asyncio.TaskGroup() as tasks:
         statements = Statements(64, tasks)
         await turns()
-        for item in range(3):
+        for item in range(4):
             await statements.submit(item)
+        assert [[0]] == statements.begun
+        await statements.end(0)
+        assert [[0], [1, 2, 3]] == statements.begun
+        for item in range(4, 8):
+            await statements.submit(item)
+        assert [[0], [1, 2, 3], [4, 5, 6, 7]] == statements.begun
+        await statements.end_all()
+
+
+async def test_nothing_waits_for_a_statement_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind one that waits for a lock, say, the next goes at once, however few they are."""
+    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", -1)
+    async with asyncio.TaskGroup() as tasks:
+        statements = Statements(64, tasks)
+        await turns()
+        await statements.submit(0)
+        await statements.submit(1)
         assert [[0], [1]] == statements.begun
         await statements.end(1)
+        await statements.submit(2)
         assert [[0], [1], [2]] == statements.begun
         await statements.end_all()
 
