@@ -14,7 +14,7 @@ from tests.client import EVENT
 from tests.conftest import started
 from tests.process import until
 from tests.proxy import proxied
-from tests.test_group_commit import BOTH_WAIT, POISON
+from tests.test_group_commit import BOTH_WAIT, HOLDERS, POISON
 
 ADD, UPDATE, DELETE = "MngAddCalendarEvent", "MngUpdateCalendarEvent", "MngDeleteCalendarEvent"
 WRITES: dict[str, dict[str, Any]] = {
@@ -215,15 +215,15 @@ async def test_key_held_by_another_process_stops_no_neighbour(start, connect, db
     await db.execute(POISON)
     gateway = await start(db_lock_seconds=0.5)
     other = await asyncpg.connect(dsn)
-    clients = [await connect(gateway) for _ in range(12)]
+    clients = [await connect(gateway) for _ in range(HOLDERS + 10)]
     await db.execute("SELECT pg_advisory_lock(7)")
     async with asyncio.TaskGroup() as tasks, other.transaction():
         await other.execute("INSERT INTO idempotency_key VALUES (10, 'elsewhere', sha256('x'), '{}')")
-        held = [tasks.create_task(client.add(title=f"held {n}")) for n, client in enumerate(clients[:2])]
+        held = [tasks.create_task(client.add(title=f"held {n}")) for n, client in enumerate(clients[:HOLDERS])]
         await until(lambda: db.fetchval(BOTH_WAIT))
         waiting = [
             tasks.create_task(client.command(ADD, {**EVENT, "title": f"{n}"}, idempotencyKey="elsewhere" if n == 4 else f"{n}"))
-            for n, client in enumerate(clients[2:])
+            for n, client in enumerate(clients[HOLDERS:])
         ]
         await (await connect(gateway, login=None)).command("HealthCheck")
         await db.execute("SELECT pg_advisory_unlock(7)")
@@ -232,7 +232,7 @@ async def test_key_held_by_another_process_stops_no_neighbour(start, connect, db
     assert all(task.result()["id"] for task in held)
     assert [200] * 4 + [504] + [200] * 5 == [reply["status"] for reply in replies]
     assert ("TIMEOUT", "not_executed") == (replies[4]["error"], replies[4]["outcome"])
-    assert 11 == await db.fetchval("SELECT count(*) FROM calendar_event")
+    assert HOLDERS + 9 == await db.fetchval("SELECT count(*) FROM calendar_event")
 
 
 async def test_taken_key_harms_no_neighbour(start, connect, db):
@@ -240,15 +240,15 @@ async def test_taken_key_harms_no_neighbour(start, connect, db):
     await db.execute(POISON)
     first, second = await start(), await start()
     await (await connect(first)).command(ADD, {**EVENT, "title": "used"}, idempotencyKey="used")
-    clients = [await connect(second) for _ in range(8)]
+    clients = [await connect(second) for _ in range(HOLDERS + 6)]
     await db.execute("SELECT pg_advisory_lock(7)")
     async with asyncio.TaskGroup() as tasks:
-        held = [tasks.create_task(client.add(title=f"held {n}")) for n, client in enumerate(clients[:2])]
+        held = [tasks.create_task(client.add(title=f"held {n}")) for n, client in enumerate(clients[:HOLDERS])]
         await until(lambda: db.fetchval(BOTH_WAIT))
         keys = [{"idempotencyKey": "new"}, {"idempotencyKey": "used"}, {}, {"idempotencyKey": "newer"}, {}, {}]
         replies = [
             tasks.create_task(client.command(ADD, {**EVENT, "title": "used" if "used" in key.values() else "x"}, **key))
-            for client, key in zip(clients[2:], keys, strict=True)
+            for client, key in zip(clients[HOLDERS:], keys, strict=True)
         ]
         await (await connect(second, login=None)).command("HealthCheck")
         await db.execute("SELECT pg_advisory_unlock(7)")
