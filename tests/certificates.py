@@ -37,6 +37,12 @@ class Authority:
         issued.private_key_pem.write_to_path(pair.key)
         return pair
 
+    def serving(self) -> ssl.SSLContext:
+        """How a server shows itself with a new certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.write())
+        return context
+
     def trusting(self, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         """How a client checks the gateway, with one version of TLS or any."""
         context = ssl.create_default_context(cafile=self.file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -55,7 +56,7 @@ async def gateway(*arguments: object, folder: Any, dsn: str = "", **settings: st
 
 
 @asynccontextmanager
-async def stand_in(answer: Answer) -> AsyncIterator[str]:
+async def stand_in(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """The address of a server that hands each message's number and extID (as bytes) to `answer`."""
     counted = 0
 
@@ -66,8 +67,8 @@ async def stand_in(answer: Answer) -> AsyncIterator[str]:
             ext_id = str(msgspec.json.decode(message)["extID"]).encode()
             await answer(socket, counted, ext_id)
 
-    async with serve(handle, "127.0.0.1", 0, compression=None) as server:
-        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+    async with serve(handle, "127.0.0.1", 0, compression=None, ssl=tls) as server:
+        yield f"{'wss' if tls else 'ws'}://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
 async def good(socket: ServerConnection, _number: int, ext_id: bytes) -> None:

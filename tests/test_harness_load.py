@@ -14,6 +14,7 @@ from gateway.harness.credentials import Member
 from gateway.harness.extra import require_extra
 from gateway.harness.kinds import Kinds
 from gateway.harness.mix import COMMAND_OF, Mix, parse_mix
+from tests.certificates import Authority
 from tests.client import EVENT
 from tests.harness_runs import TOKEN, Answer, Ended, gateway, good, stand_in
 
@@ -111,6 +112,19 @@ async def test_load_without_a_gateway_says_so(tmp_path):
     assert 2 == ended.code
     assert "does a gateway run there?" in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_load_with_tls_at_one_end_alone_says_so(tmp_path):
+    """Exit code 2, and one line that names the other scheme and a reason; no table."""
+    async with stand_in(good) as plain, stand_in(good, Authority(tmp_path).serving()) as secured:
+        for url, reason, hint in (
+            (plain.replace("ws:", "wss:"), "(ConnectionResetError)", "One without it wants ws://."),
+            (secured.replace("wss:", "ws:"), "(closed within the handshake)", "is it wss:// that it wants?"),
+        ):
+            ended = await gateway(*HEALTH, "--connections", 16, "--url", url, folder=tmp_path)
+            assert (2, "", 1) == (ended.code, ended.out, len(ended.err.splitlines())), ended.err
+            assert ended.err.startswith(f"gateway: No connection to {url} {reason}: does a gateway run there")
+            assert hint in ended.err
 
 
 async def test_load_and_replay_name_the_key_that_the_gateway_does_not_take(start, dsn, db, scratch_dir):

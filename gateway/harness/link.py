@@ -32,6 +32,10 @@ REFUSED = 4503
 _TEXT, _CONTINUATION, _CLOSE = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE
 
 
+class HandshakeCutError(ConnectionError):
+    """The other end closed the socket instead of answering the upgrade request."""
+
+
 class Source(Protocol):
     """Where commands come from; each one that was taken is reported once as answered or lost."""
 
@@ -78,7 +82,7 @@ class Link(WSListener):
         self._leaving = False
 
     async def connect(self) -> None:
-        """Opens it. Raises OSError, WSError or TimeoutError."""
+        """Opens it. Raises OSError, WSError, ValueError or TimeoutError."""
         self._code = 1006
         transport, _ = await ws_connect(
             lambda: self,
@@ -87,6 +91,8 @@ class Link(WSListener):
             max_frame_size=MESSAGE_BYTES_MAX,
             websocket_handshake_timeout=HANDSHAKE_SECONDS,
         )
+        if transport.response is None:  # picows returns all the same
+            raise HandshakeCutError("closed within the handshake")
         self._transport = transport
         self._write = transport.underlying_transport.write
         self.open = True

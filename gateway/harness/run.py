@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 from picows import WSError
 
 from gateway.errors import StartupError
 from gateway.harness.figures import Figures, Summary, Tick
-from gateway.harness.link import Link, Source
+from gateway.harness.link import HandshakeCutError, Link, Source
 
 OPENED_AT_ONCE = 100
 TICK_SECONDS = 1.0
@@ -76,6 +77,7 @@ class Run:
     async def run(self) -> Summary:
         """The figures. Raises StartupError when the gateway does not let the connections in, or takes none of their tokens."""
         plan = self._plan
+        asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         self.links = [
             Link(n, plan.url, plan.tokens[n % len(plan.tokens)], plan.in_flight, self._source, self._figures)
             for n in range(plan.connections)
@@ -115,8 +117,8 @@ class Run:
         try:
             for first in range(0, len(self.links), OPENED_AT_ONCE):
                 await asyncio.gather(*(link.connect() for link in self.links[first : first + OPENED_AT_ONCE]))
-        except (OSError, WSError, TimeoutError) as error:
-            raise StartupError(f"No connection to {self._plan.url} ({error}): does a gateway run there? See --url.") from None
+        except (OSError, WSError, ValueError, TimeoutError) as error:
+            raise StartupError(_no_connection(self._plan.url, error)) from None
 
     async def _until_done(self) -> None:
         """Returns when all is answered, or what is not has had its time, or was told to stop twice."""
@@ -162,3 +164,23 @@ class Run:
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError, ValueError, RuntimeError):  # not in the main thread
                 loop.add_signal_handler(number, on_signal)
+
+
+def _no_connection(url: str, error: Exception) -> str:
+    """What to say when a connection could not be opened; one end with TLS and the other without is told by how it failed."""
+    ask, by_tls = "does a gateway run there?", url.startswith("wss:")
+    if isinstance(error, HandshakeCutError) and not by_tls:
+        ask = "does a gateway run there, and is it wss:// that it wants?"
+    elif isinstance(error, (ConnectionResetError, ssl.SSLError)) and by_tls:
+        ask = "does a gateway run there, and with TLS? One without it wants ws://."
+    return f"No connection to {url} ({str(error) or type(error).__name__}): {ask} See --url."
+
+
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What befalls a transport is raised or ends its connection, and need not be told twice.
+
+    Of a failed TLS handshake aiofastnet tells the class of the exception, which the loop's own handler cannot print.
+    """
+    error = context.get("exception")
+    if not issubclass(error if isinstance(error, type) else type(error), OSError):
+        loop.default_exception_handler(context)
