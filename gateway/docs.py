@@ -161,7 +161,7 @@ def settings_page() -> str:
         GENERATED
         + "# Settings\n\nEnvironment variables, checked when the gateway starts. `gateway settings` shows those in force.\n\n"
         + _table(("variable", "default", "unit", "right", "meaning and reason"), rows)
-        + "\n\nRead by `gateway send` alone:\n\n"
+        + "\n\nRead by `gateway send`, `gateway load` and `gateway replay` alone:\n\n"
         + _table(("variable", "meaning"), client)
         + "\n"
     )

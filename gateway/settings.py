@@ -325,9 +325,9 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 CLIENT_VARIABLES = {
-    "GATEWAY_URL": "address `gateway send` talks to",
-    "GATEWAY_TOKEN": "token `gateway send` shows",
-    "GATEWAY_CA_FILE": "PEM file of the certificates `gateway send` trusts for wss://",
+    "GATEWAY_URL": "address of the gateway that they talk to",
+    "GATEWAY_TOKEN": "token that they show; without it `gateway load` and `gateway replay` sign some themselves",
+    "GATEWAY_CA_FILE": "PEM file of the certificates that they trust for wss://",
 }
 """Read by the command line's own options, not by the server."""
 

@@ -123,18 +123,20 @@ async def test_send_tells_success_by_its_exit_code(gateway: Running, cli: Run, s
         cli(*by_token, "--data", "[]"),
         cli(*by_token[:-3], token[:-1], "--data", EVENT_TEXT),
         cli("send", "MngLogin", *url, "--data", wrong),
+        cli(*by_token[:-4], "--data", EVENT_TEXT, token=token[:-1]),
     )
     replies = [msgspec.json.decode(each.out) for each in ended]
-    assert [(0, 200)] * 4 + [(1, 401), (1, 400), (1, 400), (1, 401), (1, 401)] == [
+    assert [(0, 200)] * 4 + [(1, 401), (1, 400), (1, 400), (1, 401), (1, 401), (1, 401)] == [
         (each.code, reply["status"]) for each, reply in zip(ended, replies, strict=True)
     ]
     assert [10, 11, 11] == [reply["data"]["event"]["created_by"] for reply in replies[1:4]]
     assert ["1", "1", "mine"] == [reply["extID"] for reply in replies[:3]]
     told = [
         "nobody is signed in: give --login NAME --password-file FILE, or --token TOKEN",
-        "the token was refused: give --login",
+        "the token of --token was refused: give --login",
+        "the token of GATEWAY_TOKEN was refused: give --login",
     ]
-    assert [True, True] == [part in each.err for part, each in zip(told, (ended[4], ended[7]), strict=True)]
+    assert [True] * 3 == [part in each.err for part, each in zip(told, (ended[4], ended[7], ended[9]), strict=True)]
     assert {""} == {each.err for each in (*ended[:4], *ended[5:7], ended[8])}
 
 

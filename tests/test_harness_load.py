@@ -127,6 +127,27 @@ async def test_load_with_tls_at_one_end_alone_says_so(tmp_path):
             assert hint in ended.err
 
 
+async def test_load_and_replay_trust_whom_they_are_told_to(tmp_path):
+    """An authority of one's own, by option or variable; without it the message says how. A file without one is named."""
+    authority, recorded, wrong = Authority(tmp_path), tmp_path / "health.ndjson", tmp_path / "wrong.pem"
+    wrong.write_text("no PEM")
+    frame = {"command": "HealthCheck", "extID": "recorded", "data": {}}
+    line = {"time": 0.0, "connection": 1, "manager": 10, "frame": frame, "status": 200}
+    recorded.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in (Header(), line)))
+    async with stand_in(good, authority.serving()) as url:
+        for command in ((*HEALTH, "--commands", 1), ("replay", recorded, "--token", TOKEN)):
+            by_option, by_variable, without, no_pem = await asyncio.gather(
+                gateway(*command, "--url", url, "--ca-file", authority.file, folder=tmp_path),
+                gateway(*command, folder=tmp_path, url=url, ca_file=str(authority.file)),
+                gateway(*command, "--url", url, folder=tmp_path),
+                gateway(*command, "--url", url, "--ca-file", wrong, folder=tmp_path),
+            )
+            assert [0, 0, 2, 2] == [ended.code for ended in (by_option, by_variable, without, no_pem)], by_option.err
+            assert "CERTIFICATE_VERIFY_FAILED" in without.err
+            assert "name by --ca-file whose certificates to trust" in without.err
+            assert f"--ca-file {wrong} holds no PEM certificates" in no_pem.err
+
+
 async def test_load_and_replay_name_the_key_that_the_gateway_does_not_take(start, dsn, db, scratch_dir):
     """Of another data folder, of the environment, or a token's: exit code 2, one message that says what to do, no table."""
     url, folder = ("--url", (await start()).url), scratch_dir / "another folder"
@@ -142,7 +163,10 @@ async def test_load_and_replay_name_the_key_that_the_gateway_does_not_take(start
         (await gateway("load", *url, "--rate", 50, **elsewhere), f"the key in {folder}/token_secret"),
         (await gateway("replay", file, *url, **elsewhere), f"the key in {folder}/token_secret"),
         (await gateway("load", *url, dsn=dsn, **here, token_secret="x" * 32), "the key in GATEWAY_TOKEN_SECRET"),
-        (await gateway("load", *url, "--token", TOKEN, **here), "the token of --token"),
+        (await gateway("load", *url, "--token", TOKEN, **here), "the token of --token:"),
+        (await gateway("load", *url, **here, token=TOKEN), "the token of GATEWAY_TOKEN:"),
+        (await gateway("load", *url, "--token", "none", **here), "--token is no token"),
+        (await gateway("replay", file, *url, **here, token="none"), "GATEWAY_TOKEN is no token"),
     ):
         assert (2, "", {}) == (ended.code, ended.out, ended.figures)
         (message,) = [line for line in ended.err.splitlines() if line.startswith("gateway: ")]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from gateway.cli.client_options import ca_file_option, url_option
 from gateway.errors import StartupError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that both have."""
     for option in reversed(
         (
-            click.option("--url", envvar="GATEWAY_URL", default="ws://127.0.0.1:8080", show_default=True, help="The gateway."),
+            url_option,
+            ca_file_option,
             click.option("--token", envvar="GATEWAY_TOKEN", help="Token to show instead of signing some (GATEWAY_TOKEN)."),
             click.option("--reply-seconds", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
                          help="Time for the last replies; later ones are missing."),

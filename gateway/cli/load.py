@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli.client_options import token_origin, trusted
 from gateway.cli.harness_options import common, finish
 from gateway.harness.extra import require_extra
 
@@ -34,6 +35,7 @@ SPARE_SESSIONS = 100
 @click.option("--manager", "managers", type=int, multiple=True, help="Manager to act for; repeat for more. All without it.")
 def load(
     url: str,
+    ca_file: Path | None,
     token: str | None,
     reply_seconds: float,
     max_p99: float | None,
@@ -68,7 +70,7 @@ def load(
 
     weights = parse_mix(mix or MIX)
     spare = SPARE_SESSIONS if weights.get("logout") else 0
-    members = [credentials.given(token)] if token else credentials.signed(managers, spare=spare)
+    members = [credentials.given(token, token_origin())] if token else credentials.signed(managers, spare=spare)
     kinds = Kinds()
     source = Mix(kinds, weights, seed, members, connections)
     if commands is not None:
@@ -77,8 +79,9 @@ def load(
     plan = Plan(
         title=f"gateway load, seed {seed}" + (f", {rate:g} commands per second" if rate else ", as fast as possible"),
         url=url,
+        trusted=trusted(url, ca_file),
         tokens=[members[n % len(members)].token for n in range(connections)],
-        refusal=credentials.refusal(url, token),
+        refusal=credentials.refusal(url, token_origin() if token else None),
         connections=connections,
         in_flight=in_flight,
         seconds=seconds or (0.0 if commands else SECONDS),

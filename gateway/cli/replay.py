@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli.client_options import token_origin, trusted
 from gateway.cli.harness_options import common, finish
 from gateway.errors import StartupError
 from gateway.harness.extra import require_extra
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def replay(
     file: Path,
     url: str,
+    ca_file: Path | None,
     token: str | None,
     reply_seconds: float,
     max_p99: float | None,
@@ -80,8 +82,9 @@ def replay(
     plan = Plan(
         title=f"gateway replay {file.name}, {how}",
         url=url,
+        trusted=trusted(url, ca_file),
         tokens=[tokens[manager] for manager in managers],
-        refusal=credentials.refusal(url, token),
+        refusal=credentials.refusal(url, token_origin() if token else None),
         connections=links,
         in_flight=in_flight,
         reply_seconds=reply_seconds,
@@ -97,7 +100,7 @@ def _tokens(stream: Stream, token: str | None) -> dict[int, str]:
 
     if token is None:
         return {member.manager_id: member.token for member in credentials.signed(stream.managers, any_of_them=True)}
-    given = credentials.given(token)
+    given = credentials.given(token, token_origin())
     for step in stream.steps:
         step.manager = given.manager_id if step.manager else 0
     return {given.manager_id: token}

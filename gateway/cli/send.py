@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import msgspec
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from gateway.cli.client_options import ca_file_option, token_origin, trusted, url_option
 from gateway.cli.password import password_of
 from gateway.errors import StartupError
 
@@ -26,13 +26,8 @@ HOW_TO_PROVE = "give --login NAME --password-file FILE, or --token TOKEN, as `ga
 @click.command()
 @click.argument("command")
 @click.option("--data", default="{}", help="The command's data: JSON, @FILE, or - for standard input.")
-@click.option("--url", envvar="GATEWAY_URL", default="ws://127.0.0.1:8080", show_default=True, help="The gateway.")
-@click.option(
-    "--ca-file",
-    envvar="GATEWAY_CA_FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Certificates to trust for wss:// (GATEWAY_CA_FILE); those of the system without it.",
-)
+@url_option
+@ca_file_option
 @click.option("--token", envvar="GATEWAY_TOKEN", help="Token to show (GATEWAY_TOKEN), as `gateway token` prints it.")
 @click.option("--login", help="Login to sign in with instead.")
 @click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of its password.")
@@ -58,7 +53,7 @@ def send(
     frame = {"command": command, "extID": ext_id, "data": _data(data)}
     password = password_of(password_file) if login is not None and token is None else ""
     try:
-        with connect(url, ssl=_tls(url, ca_file), max_size=None, compression=None, proxy=None) as socket:
+        with connect(url, ssl=trusted(url, ca_file), max_size=None, compression=None, proxy=None) as socket:
             if token is not None:
                 frame["__token"] = token
             elif login is not None:
@@ -70,19 +65,9 @@ def send(
         raise StartupError(f"No answer from {url} ({error}): does a gateway run there? See --url, and --ca-file.") from None
     click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2))
     if reply.get("status") == UNAUTHORIZED and command != SIGN_IN:
-        what = "nobody is signed in" if token is None else "the token was refused"
+        what = "nobody is signed in" if token is None else f"the token of {token_origin()} was refused"
         click.echo(f"gateway: {what}: {HOW_TO_PROVE}", err=True)
     sys.exit(0 if reply.get("status") == 200 else 1)
-
-
-def _tls(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
-    """How to check the gateway's certificate; None for ws://."""
-    if not url.startswith("wss:"):
-        return None
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError:
-        raise StartupError(f"--ca-file {ca_file} holds no PEM certificates.") from None
 
 
 def _data(text: str) -> Any:

@@ -40,14 +40,14 @@ class Member(Struct):
     spare_tokens: list[str] = []
 
 
-def given(token: str) -> Member:
-    """The manager of a token that is shown as it is. Raises StartupError when it is no token."""
+def given(token: str, origin: str) -> Member:
+    """The manager of a token that is shown as it is. Raises StartupError, which names its origin, when it is no token."""
     try:
         claims = token.split(".")[1]
         found = msgspec.json.decode(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
         return Member(int(found["sub"]), token)
     except (IndexError, ValueError, KeyError, TypeError):
-        raise StartupError("--token is no token: `gateway token --manager ID` prints one") from None
+        raise StartupError(f"{origin} is no token: `gateway token --manager ID` prints one") from None
 
 
 def signed(wanted: Collection[int], *, spare: int = 0, any_of_them: bool = False) -> list[Member]:
@@ -63,11 +63,11 @@ def signed(wanted: Collection[int], *, spare: int = 0, any_of_them: bool = False
         return asyncio.run(_open(completed, dsn, wanted, spare, any_of_them=any_of_them))
 
 
-def refusal(url: str, token: str | None) -> str:
-    """What to say when a gateway takes none of the tokens: which key signed them, and what to do."""
-    if token:
+def refusal(url: str, origin: str | None) -> str:
+    """What to say when a gateway takes none of the tokens: where one that was given is from, or which key signed them."""
+    if origin:
         return (
-            f"The gateway at {url} refuses the token of --token (GATEWAY_TOKEN): it has ended, or another gateway signed it. "
+            f"The gateway at {url} refuses the token of {origin}: it has ended, or another gateway signed it. "
             "`gateway token --manager ID`, typed in the folder that the gateway runs in, prints one."
         )
     settings = load(os.environ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -61,12 +62,22 @@ class Link(WSListener):
     `waiting` counts commands that the gateway refused for now and that are sent again later.
     """
 
-    def __init__(self, number: int, url: str, token: str, in_flight: int, source: Source, figures: Figures) -> None:
+    def __init__(
+        self,
+        number: int,
+        url: str,
+        trusted: ssl.SSLContext | None,
+        token: str,
+        in_flight: int,
+        source: Source,
+        figures: Figures,
+    ) -> None:
         self.number = number
         self.open = self.ended = False
         self.pending: dict[int, Job] = {}
         self.again: deque[Job] = deque()
         self._url = url
+        self._trusted = trusted
         self._headers = [("Authorization", f"Bearer {token}")]
         self._in_flight = in_flight
         self._source = source
@@ -87,6 +98,7 @@ class Link(WSListener):
         transport, _ = await ws_connect(
             lambda: self,
             self._url,
+            ssl_context=self._trusted,
             extra_headers=self._headers,
             max_frame_size=MESSAGE_BYTES_MAX,
             websocket_handshake_timeout=HANDSHAKE_SECONDS,

@@ -28,7 +28,7 @@ PACE_SECONDS = 0.001
 class Plan(Struct, frozen=True, kw_only=True):
     """How to run. `seconds` is when sending ends by itself, 0 for when the source is exhausted.
 
-    `refusal` is what to say when the gateway takes none of the tokens.
+    `refusal` is what to say when the gateway takes none of the tokens; `trusted` is how to check its certificate.
     """
 
     title: str
@@ -37,6 +37,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     refusal: str
     connections: int
     in_flight: int
+    trusted: ssl.SSLContext | None = None
     seconds: float = 0.0
     reply_seconds: float = 30.0
 
@@ -79,7 +80,7 @@ class Run:
         plan = self._plan
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         self.links = [
-            Link(n, plan.url, plan.tokens[n % len(plan.tokens)], plan.in_flight, self._source, self._figures)
+            Link(n, plan.url, plan.trusted, plan.tokens[n % len(plan.tokens)], plan.in_flight, self._source, self._figures)
             for n in range(plan.connections)
         ]
         await self._open()
@@ -168,12 +169,14 @@ class Run:
 
 def _no_connection(url: str, error: Exception) -> str:
     """What to say when a connection could not be opened; one end with TLS and the other without is told by how it failed."""
-    ask, by_tls = "does a gateway run there?", url.startswith("wss:")
-    if isinstance(error, HandshakeCutError) and not by_tls:
-        ask = "does a gateway run there, and is it wss:// that it wants?"
+    ask, by_tls = "does a gateway run there? See --url.", url.startswith("wss:")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        ask = "name by --ca-file whose certificates to trust."
+    elif isinstance(error, HandshakeCutError) and not by_tls:
+        ask = "does a gateway run there, and is it wss:// that it wants? See --url."
     elif isinstance(error, (ConnectionResetError, ssl.SSLError)) and by_tls:
-        ask = "does a gateway run there, and with TLS? One without it wants ws://."
-    return f"No connection to {url} ({str(error) or type(error).__name__}): {ask} See --url."
+        ask = "does a gateway run there, and with TLS? One without it wants ws://. See --url."
+    return f"No connection to {url} ({str(error) or type(error).__name__}): {ask}"
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
