@@ -17,6 +17,7 @@ from gateway.harness.mix import COMMAND_OF, Mix, parse_mix
 from tests.certificates import Authority
 from tests.client import EVENT
 from tests.harness_runs import TOKEN, Answer, Ended, gateway, good, stand_in
+from tests.test_cli import run
 
 HEALTH = ("load", "--token", TOKEN, "--mix", "health=1", "--connections", 1, "--reply-seconds", 0.5)
 
@@ -112,6 +113,24 @@ async def test_load_without_a_gateway_says_so(tmp_path):
     assert 2 == ended.code
     assert "does a gateway run there?" in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("option", ["--report", "--json"])
+async def test_load_tries_what_it_is_to_write_before_it_sends(tmp_path, option):
+    """Exit code 2 and one line, without a command sent; no empty file is left of the other one."""
+    sent = []
+
+    async def counting(socket, number, ext_id):
+        sent.append(ext_id)
+        await good(socket, number, ext_id)
+
+    given = {"--report": tmp_path / "report.html", "--json": tmp_path / "all.json", option: tmp_path / "none" / "here"}
+    async with stand_in(counting) as url:
+        ended = await run(
+            *map(str, (*HEALTH, "--url", url, "--commands", 5)), *[str(word) for pair in given.items() for word in pair]
+        )
+    assert (2, "", f"gateway: {option} {given[option]}: No such file or directory\n") == ended
+    assert [] == sent + list(tmp_path.iterdir())
 
 
 async def test_load_with_tls_at_one_end_alone_says_so(tmp_path):

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
+def _writable(_context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Tried before the run, whose figures would be lost. Of a file that is there click has asked. Raises StartupError."""
+    if path is not None and not path.exists():
+        try:
+            path.touch()
+        except OSError as error:
+            raise StartupError(f"{option.opts[0]} {path}: {error.strerror}") from None
+        path.resolve().unlink()
+    return path
+
+
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that both have."""
     for option in reversed(
@@ -31,8 +42,9 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--reply-seconds", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
                          help="Time for the last replies; later ones are missing."),
             click.option("--max-p99", type=click.FloatRange(0, min_open=True), help="Exit code 1 when p99 is above, in ms."),
-            click.option("--json", "json_file", type=OUTPUT, help="Write all figures to this file."),
-            click.option("--report", "report_file", type=OUTPUT, help="Write a page to look at to this file (HTML)."),
+            click.option("--json", "json_file", type=OUTPUT, callback=_writable, help="Write all figures to this file."),
+            click.option("--report", "report_file", type=OUTPUT, callback=_writable,
+                         help="Write a page to look at to this file (HTML)."),
         )
     ):  # fmt: skip
         command = option(command)
