@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
+
+import msgspec
 
 from gateway.harness.figures import Figures, Summary
 from gateway.harness.kinds import Job, Kinds
 from gateway.harness.report import report_page
+from gateway.harness.show import show_summary
 
 
 def summary_of(*latencies: float, wrong: int = 0) -> Summary:
@@ -49,6 +53,23 @@ def test_report_shows_errors_as_text():
 def test_report_of_a_run_without_replies_is_a_page_too():
     """Nothing to draw is no reason to fail."""
     assert "No replies." in report_page(summary_of())
+
+
+def test_summary_shows_the_share_of_a_core_that_the_client_took(capsys):
+    """Beside the time for each command, at the terminal and on the page: that time is long where the client idles."""
+    summary = msgspec.structs.replace(summary_of(0.01), client_cpu_us=33.2, client_cpu_share=0.108)
+    show_summary(summary)
+    told = "client took 33.2 us of CPU per command, 11 % of a core"
+    assert [True, True] == [told in text for text in (capsys.readouterr().out, report_page(summary))]
+
+
+def test_figures_count_the_clients_cpu(monkeypatch):
+    """By the reply and by the second of the run."""
+    wall, cpu = iter((5.0, 5.0, 6.0, 7.0, 7.0)), iter((1.0, 1.0, 1.25))
+    clock = SimpleNamespace(perf_counter=wall.__next__, process_time=cpu.__next__, time=lambda: 0.0)
+    monkeypatch.setattr("gateway.harness.figures.time", clock)
+    summary = summary_of(0.01)
+    assert (250_000, 0.125, 2.0) == (summary.client_cpu_us, summary.client_cpu_share, summary.seconds)
 
 
 def test_figures_are_those_of_the_latencies():

@@ -52,7 +52,10 @@ class CommandFigures(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """The whole run; `--json` writes it. `version` counts changes of this Struct that take something away."""
+    """The whole run; `--json` writes it. `version` counts changes of this Struct that take something away.
+
+    `client_cpu_us` is for each reply, `client_cpu_share` of one core: near 1 the client was what limited the rate.
+    """
 
     version: int = 1
     title: str
@@ -70,6 +73,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     reconnects: int
     per_second: float
     client_cpu_us: float
+    client_cpu_share: float
     latency: Latency
     commands: dict[str, CommandFigures]
     errors: dict[str, int]
@@ -151,7 +155,7 @@ class Figures:
         for histogram in self._histograms.values():
             whole.add(histogram)
         answered = whole.get_total_count()
-        seconds = self._ended - self._began
+        seconds, cpu_seconds = self._ended - self._began, self._cpu - self._cpu_began
         commands = {
             name: CommandFigures(
                 histogram.get_total_count() - self._wrong_of[name], self._wrong_of[name], _latency(histogram, self._sums[name])
@@ -168,7 +172,8 @@ class Figures:
             skipped=skipped,
             reconnects=self.reconnects,
             per_second=round(answered / seconds, 1) if seconds else 0.0,
-            client_cpu_us=round((self._cpu - self._cpu_began) / answered * 1e6, 1) if answered else 0.0,
+            client_cpu_us=round(cpu_seconds / answered * 1e6, 1) if answered else 0.0,
+            client_cpu_share=round(cpu_seconds / seconds, 3) if seconds else 0.0,
             latency=_latency(whole, sum(self._sums.values())),
             commands=commands,
             errors=dict(self.errors.most_common()),

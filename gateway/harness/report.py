@@ -9,7 +9,7 @@ from html import escape
 from gateway import __version__
 from gateway.harness.chart import Line, chart, elapsed, linear, logarithmic, nines
 from gateway.harness.figures import Latency, Summary, Tick
-from gateway.harness.show import milliseconds
+from gateway.harness.show import client_cpu, milliseconds
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b2330; --soft: #667085; --rule: #e4e7ec;
@@ -58,7 +58,7 @@ def report_page(summary: Summary) -> str:
         _section("Latency by percentile", "how slow the slowest are, all commands together", _percentile_chart(summary)),
         _section("Commands", "latency from the intended time of sending to the reply", _commands_table(summary)),
         _section("Errors", "replies by error code; other things that went another way", _errors_table(summary)),
-        f"<footer>crm-gateway {__version__}. The client took {summary.client_cpu_us:.1f} us of CPU per command.</footer>",
+        f"<footer>crm-gateway {__version__}. The client {client_cpu(summary)}.</footer>",
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -31,7 +31,7 @@ def show_summary(summary: Summary) -> None:
     lines.append(
         f"{summary.wrong} wrong, {summary.missing} missing, {summary.retried} sent again, {summary.reconnects} reconnects"
     )
-    lines.append(f"This client took {summary.client_cpu_us:.1f} us of CPU per command")
+    lines.append(f"This client {client_cpu(summary)}")
     if not summary.paced:
         lines.append("Closed loop (no rate): each reply made room for the next command, so latency is that of a busy gateway")
     lines += [f"  {count:>9,} {code}" for code, count in summary.errors.items()]
@@ -39,6 +39,11 @@ def show_summary(summary: Summary) -> None:
     lines += [f"  {count:>9,} connections closed with {code}" for code, count in summary.closes.items()]
     lines += [f"  e.g. {example}" for example in summary.examples]
     click.echo("\n".join(lines))
+
+
+def client_cpu(summary: Summary) -> str:
+    """What the client itself cost: whether it, and not the gateway, was what limited the rate."""
+    return f"took {summary.client_cpu_us:.1f} us of CPU per command, {summary.client_cpu_share * 100:.0f} % of a core"
 
 
 def milliseconds(value: float) -> str:
