@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.client import Client
 from tests.conftest import PASSWORD, Running, Start
+from tests.test_cli import Run, cli
+
+__all__ = ["cli"]
 
 PROXY = {"trusted_proxies": ("127.0.0.1",)}
 
@@ -51,6 +55,19 @@ async def test_guesses_end_with_too_frequent_and_a_time_to_wait(start: Start, co
     assert 429 == (await tried(client, "10", PASSWORD))["status"]
     clock.now += 2
     assert [401, 429] == await statuses(client, ("10", "wrong"), ("10", "wrong"))
+
+
+@pytest.mark.usefixtures("clock")
+async def test_send_says_how_long_too_many_guesses_bar_the_sign_in(start: Start, cli: Run, scratch_dir: Path) -> None:
+    """One line, with the seconds to wait; a password that is merely wrong is refused without any."""
+    running = await start(sign_in_failures_max=1, sign_in_forget_seconds=60.5)
+    password = scratch_dir / "guessed-password"
+    password.write_text("wrong")
+    arguments = ("send", "HealthCheck", "--url", running.url, "--login", "10", "--password-file", str(password))
+    told = [await cli(*arguments) for _ in range(2)]
+    refused = "gateway: Sign-in as 10 was refused: "
+    assert (2, "", refused + "login or password is wrong\n") == told[0]
+    assert (2, "", refused + "too many failed sign-ins from your address; try again in 61 s\n") == told[1]
 
 
 async def test_guesses_elsewhere_bar_nobody(start: Start, connect: Any) -> None:

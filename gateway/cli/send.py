@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def _data(text: str) -> Any:
 def _sign_in(socket: ClientConnection, login: str, password: str) -> None:
     reply = _exchange(socket, {"command": "MngLogin", "extID": "sign in", "data": {"login": login, "password": password}})
     if reply.get("status") != 200:
-        raise StartupError(f"Sign-in as {login} was refused: {reply.get('message')}")
+        wait = math.ceil(reply.get("retry_after_ms", 0) / 1000)
+        again = f"; try again in {wait} s" if wait else ""
+        raise StartupError(f"Sign-in as {login} was refused: {reply.get('message')}{again}")
 
 
 def _exchange(socket: ClientConnection, frame: dict[str, Any]) -> dict[str, Any]:
