@@ -81,7 +81,7 @@ async def test_load_fails_when_replies_are_wrong_missing_or_slow(tmp_path):
     assert {"INTERNAL": 20} == wrong.figures["errors"]
     assert "20 wrong replies" in wrong.err
     assert unasked.figures["errors"]["UNASKED_REPLY"] == unasked.figures["missing"] == 2
-    assert "1 missing replies" in missing.err
+    assert "1 missing reply" in missing.err
     assert "above --max-p99 20" in late.err
 
 

@@ -82,6 +82,17 @@ async def test_replay_fails_when_a_reply_differs(start, dsn, db, tmp_path):
     assert (1, 1) == (ended.code, ended.figures["wrong"]), ended.err
 
 
+async def test_replay_of_a_stream_with_nothing_to_send_says_what_was_left_out(tmp_path):
+    """Exit code 2, and each reason with how many."""
+    lines = line(0.0, 1, "MngLogin", {}), line(0.1, 1, "MngGetCalendarEvent", {"id": 1}), line(0.2, 1, "MngLogout", {})
+    left_out = await gateway("replay", stream(tmp_path, *lines), folder=tmp_path)
+    empty = await gateway("replay", stream(tmp_path), folder=tmp_path)
+    reasons = "2 sign-in or sign-out: the harness has sessions of its own; 1 names an event that the stream did not add"
+    message = f"gateway: {tmp_path / 'stream.ndjson'} holds no command that could be sent"
+    assert (2, "", f"{message} (left out: {reasons})\n") == left_out[:3]
+    assert (2, "", f"{message}\n") == empty[:3]
+
+
 def line(time: float, connection: int, command: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
     frame = {"command": command, "extID": "recorded", "data": data}
     return {"time": time, "connection": connection, "manager": 10, "frame": frame, "status": 200, **more}

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import msgspec
 
+from gateway.commands.table import COMMANDS
 from gateway.harness.figures import Figures, Summary
 from gateway.harness.kinds import Job, Kinds
 from gateway.harness.report import report_page
@@ -61,6 +62,21 @@ def test_summary_shows_the_share_of_a_core_that_the_client_took(capsys):
     show_summary(summary)
     told = "client took 33.2 us of CPU per command, 11 % of a core"
     assert [True, True] == [told in text for text in (capsys.readouterr().out, report_page(summary))]
+
+
+def test_summary_is_a_table_of_straight_columns_and_whole_words(capsys):
+    """The longest name of a command fits; one of a thing is not called many."""
+    summary = summary_of(0.01)
+    one = {"connections": 1, "reconnects": 1, "closes": {"1006": 1}}
+    commands = {max(COMMANDS, key=len): summary.commands["HealthCheck"], **summary.commands}
+    show_summary(msgspec.structs.replace(summary, commands=commands, **one))
+    out = capsys.readouterr().out
+    _, _, _, head, *rows, _ = out[: out.index("1 reply in ")].split("\n")
+    assert {len(head)} == {len(row) for row in rows if row}
+    assert 3 == len([row for row in rows if row])
+    assert "over 1 connection, up to" in out
+    assert "1 reconnect\n" in out
+    assert "        1 connection closed with 1006" in out
 
 
 def test_figures_count_the_clients_cpu(monkeypatch):

@@ -73,9 +73,11 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
 
 def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
     """Why the run failed; empty when it did not."""
+    from gateway.harness.show import counted  # noqa: PLC0415 - needs the extra `load`
+
     given: list[tuple[Any, str]] = [
-        (summary.wrong, f"{summary.wrong} wrong replies"),
-        (summary.missing, f"{summary.missing} missing replies"),
+        (summary.wrong, counted(summary.wrong, "wrong reply", "wrong replies")),
+        (summary.missing, counted(summary.missing, "missing reply", "missing replies")),
         (not summary.answered, "no replies at all"),
         (
             max_p99 is not None and summary.latency.p99 > max_p99,

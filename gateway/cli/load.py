@@ -77,7 +77,7 @@ def load(
         source.left = commands
     pace = _pace(source, rate, connections, commands) if rate else None
     plan = Plan(
-        title=f"gateway load, seed {seed}" + (f", {rate:g} commands per second" if rate else ", as fast as possible"),
+        title=f"gateway load, seed {seed}" + (f", {rate:g}/s" if rate else ", as fast as possible"),
         url=url,
         trusted=trusted(url, ca_file),
         tokens=[members[n % len(members)].token for n in range(connections)],

@@ -64,7 +64,8 @@ def replay(
 
     stream = read_stream(file, keep_unknown=keep_unknown_ids)
     if not stream.steps:
-        raise StartupError(f"{file} holds no command that could be sent: {dict(stream.skipped)}")
+        skipped = "; ".join(f"{count} {reason}" for reason, count in stream.skipped.items())
+        raise StartupError(f"{file} holds no command that could be sent" + (f" (left out: {skipped})" if skipped else ""))
     tokens = _tokens(stream, token)
     links = connections or stream.connections
     managers = _managers(stream, links, tokens)
@@ -75,10 +76,11 @@ def replay(
         source.fill()
         pace, how = None, "as fast as possible"
     elif rate:
-        pace, how = source.times(lambda number, _step: number / rate), f"{rate:g} commands per second"
+        pace, how = source.times(lambda number, _step: number / rate), f"{rate:g}/s"
     else:
         factor = speed or 1.0
-        pace, how = source.times(lambda _number, step: (step.time - first) / factor), f"{factor:g} times as fast as recorded"
+        pace = source.times(lambda _number, step: (step.time - first) / factor)
+        how = ("" if factor == 1 else f"{factor:g} times ") + "as fast as recorded"
     plan = Plan(
         title=f"gateway replay {file.name}, {how}",
         url=url,

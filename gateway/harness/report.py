@@ -9,7 +9,7 @@ from html import escape
 from gateway import __version__
 from gateway.harness.chart import Line, chart, elapsed, linear, logarithmic, nines
 from gateway.harness.figures import Latency, Summary, Tick
-from gateway.harness.show import client_cpu, milliseconds
+from gateway.harness.show import client_cpu, counted, milliseconds
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b2330; --soft: #667085; --rule: #e4e7ec;
@@ -50,7 +50,8 @@ def report_page(summary: Summary) -> str:
     """The whole page."""
     when = time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(summary.started))
     body = (
-        f"<h1>{escape(summary.title)}</h1><p>{escape(summary.url)} · {when} · {summary.connections} connections · "
+        f"<h1>{escape(summary.title)}</h1><p>{escape(summary.url)} · {when} · "
+        f"{counted(summary.connections, 'connection', 'connections')} · "
         f"up to {summary.in_flight} in flight on each</p>",
         _tiles(summary),
         _section("Replies per second", "over the run", _rate_chart(summary)),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import click
 
+from gateway.commands.table import COMMANDS
 from gateway.harness.figures import Latency, Summary, Tick
+
+NAME_CHARACTERS = max(len(name) for name in COMMANDS)
 
 
 def show_tick(tick: Tick) -> None:
@@ -19,26 +22,33 @@ def show_tick(tick: Tick) -> None:
 
 def show_summary(summary: Summary) -> None:
     """The table on standard output."""
-    head = f"{'command':<30} {'replies':>9} {'wrong':>7} {'p50':>10} {'p90':>10} {'p99':>10} {'p99.9':>10} {'max':>10}"
+    latencies = " ".join(f"{name:>10}" for name in ("p50", "p90", "p99", "p99.9", "max"))
+    head = f"{'command':<{NAME_CHARACTERS}} {'replies':>9} {'wrong':>7} {latencies}"
     rows = [
         _row(name, figures.ok + figures.wrong, figures.wrong, figures.latency) for name, figures in summary.commands.items()
     ]
     lines = ["", summary.title, "", head, *rows, _row("all", summary.answered, summary.wrong, summary.latency), ""]
     lines.append(
-        f"{summary.answered:,} replies in {summary.seconds:,.1f} s: {summary.per_second:,.0f}/s over "
-        f"{summary.connections} connections, up to {summary.in_flight} in flight on each"
+        f"{counted(summary.answered, 'reply', 'replies')} in {summary.seconds:,.1f} s: {summary.per_second:,.0f}/s over "
+        f"{counted(summary.connections, 'connection', 'connections')}, up to {summary.in_flight} in flight on each"
     )
     lines.append(
-        f"{summary.wrong} wrong, {summary.missing} missing, {summary.retried} sent again, {summary.reconnects} reconnects"
+        f"{summary.wrong} wrong, {summary.missing} missing, {summary.retried} sent again, "
+        f"{counted(summary.reconnects, 'reconnect', 'reconnects')}"
     )
     lines.append(f"This client {client_cpu(summary)}")
     if not summary.paced:
         lines.append("Closed loop (no rate): each reply made room for the next command, so latency is that of a busy gateway")
     lines += [f"  {count:>9,} {code}" for code, count in summary.errors.items()]
     lines += [f"  {count:>9,} not sent: {reason}" for reason, count in summary.skipped.items()]
-    lines += [f"  {count:>9,} connections closed with {code}" for code, count in summary.closes.items()]
+    lines += [f"  {counted(n, 'connection', 'connections', 9)} closed with {code}" for code, n in summary.closes.items()]
     lines += [f"  e.g. {example}" for example in summary.examples]
     click.echo("\n".join(lines))
+
+
+def counted(count: int, one: str, many: str, width: int = 0) -> str:
+    """A number and what it counts: 1 reply, 2 replies."""
+    return f"{count:>{width},} {one if count == 1 else many}"
 
 
 def client_cpu(summary: Summary) -> str:
@@ -55,4 +65,4 @@ def milliseconds(value: float) -> str:
 
 def _row(name: str, replies: int, wrong: int, latency: Latency) -> str:
     cells = " ".join(f"{milliseconds(v):>10}" for v in (latency.p50, latency.p90, latency.p99, latency.p999, latency.max))
-    return f"{name:<30} {replies:>9,} {wrong:>7,} {cells}"
+    return f"{name:<{NAME_CHARACTERS}} {replies:>9,} {wrong:>7,} {cells}"
