@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help run test lint check fmt docs bench faults soak lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s :
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*##  *' '{ printf "%-8s%s\n", $$1, $$2 }'
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,14 @@ def test_pages_name_every_command_error_close_code_and_setting():
     missing += [name for name in HINTS if f"`{PREFIX}{name.upper()}`" not in settings]
     assert [] == missing
     assert (set(ErrorCode), set(CloseCode)) == (set(ERRORS), set(CLOSE_CODES))
+
+
+def test_make_help_shows_every_target_whole():
+    """Its name, and all of what its line in the Makefile says."""
+    makefile = (README.parent / "Makefile").read_text()
+    told = subprocess.run(["make", "-s", "help"], cwd=README.parent, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^([a-z]+):.*?##  *(.*)$", makefile, re.MULTILINE)
+    assert targets == [tuple(shown.split(maxsplit=1)) for shown in told.splitlines()]
 
 
 def test_readme_names_only_settings_and_targets_that_exist():

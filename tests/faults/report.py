@@ -18,7 +18,7 @@ _HEAD = """\
 
 Each promise of the protocol, the check that tries to break it, and what its last whole run found. `make faults` runs all
 checks on a PostgreSQL of its own (fsync on) and gateways in processes of their own, and writes this page; one alone is
-`python -m tests.faults --only NAME`. Checks of kind c count things and run in CI too, with smaller counts
+`make faults ARGS="--only NAME"`. Checks of kind c count things and run in CI too, with smaller counts
 (tests/test_reliability.py); those of kind t time things against a control of the same run, best of three. The raw ledger of a
 run (every command sent and its answer) and the gateways' logs stay under `.faults/`. What could not be run says why, and is no
 pass. What one gateway is like after 20 minutes of faults is shown by `make soak`: [soak.md](soak.md).
