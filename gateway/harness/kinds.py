@@ -26,21 +26,18 @@ class Kind:
         self.decode = msgspec.json.Decoder(_shape(name)).decode
 
 
-class Job:
+class Job(Struct, eq=False, gc=False):
     """One command to send. `tail` is its frame behind the extID, `due` when it was to be sent (perf_counter).
 
     `expected` is what the reply must have behind its extID; empty takes any status. `ref` is the source's own.
     """
 
-    __slots__ = ("due", "expected", "kind", "ref", "tail", "tries")
-
-    def __init__(self, kind: Kind, tail: bytes, due: float, expected: bytes = OK, ref: Any = None) -> None:
-        self.kind = kind
-        self.tail = tail
-        self.due = due
-        self.expected = expected
-        self.ref = ref
-        self.tries = 0
+    kind: Kind
+    tail: bytes
+    due: float
+    expected: bytes = OK
+    ref: Any = None
+    tries: int = 0
 
 
 class Kinds(dict[str, Kind]):
