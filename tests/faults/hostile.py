@@ -41,13 +41,16 @@ async def _slow_handshake(gateway: GatewayProcess, _token: str) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: slow\r\nX-Slow: ")
     ended = asyncio.create_task(reader.read())
-    with suppress(ConnectionError):
-        while not ended.done():
-            writer.write(b"x")
-            await asyncio.sleep(_PAUSE_SECONDS)
-    writer.close()
-    with suppress(ConnectionError):
-        await ended
+    try:
+        with suppress(ConnectionError):
+            while not ended.done():
+                writer.write(b"x")
+                await asyncio.sleep(_PAUSE_SECONDS)
+        writer.close()
+        with suppress(ConnectionError):
+            await ended
+    finally:
+        ended.cancel()
     return 0
 
 

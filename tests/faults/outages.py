@@ -88,15 +88,16 @@ async def _outage(
 ) -> Round:
     control = await probe.stall(gateway.port, CONTROL_SECONDS)
     already = len(ledger.entries)
-    probing = asyncio.create_task(probe.stall(gateway.port, AWAY_SECONDS + 1))
-    await asyncio.sleep(0.5)
-    away()
-    try:
-        await asyncio.sleep(AWAY_SECONDS)
-    finally:
-        returned = time.monotonic()
-        back()
-    stalled = await probing
+    async with asyncio.TaskGroup() as tasks:
+        probing = tasks.create_task(probe.stall(gateway.port, AWAY_SECONDS + 1))
+        await asyncio.sleep(0.5)
+        away()
+        try:
+            await asyncio.sleep(AWAY_SECONDS)
+        finally:
+            returned = time.monotonic()
+            back()
+    stalled = probing.result()
     first = await until(lambda: _first_success(ledger, returned))
     during = list(ledger.entries.values())[max(0, already - 50) :]
     now = time.monotonic()
@@ -134,11 +135,11 @@ async def exhausted_pool(stage: Stage) -> Finding:
 
 async def _exhaust(db: Any, client: Client, taken: set[int]) -> list[Entry]:
     """Answers to more commands than there are connections, while every table access waits."""
-    async with db.transaction():
+    async with db.transaction(), asyncio.TaskGroup() as tasks:
         await db.execute("LOCK TABLE calendar_event IN ACCESS EXCLUSIVE MODE")
-        answers = asyncio.create_task(_ask(client, 4 * POOL, adds=True))
+        answers = tasks.create_task(_ask(client, 4 * POOL, adds=True))
         taken.add(await until(lambda: db.fetchval(_WAITING), lambda count: count >= POOL))
-        return await answers
+    return answers.result()
 
 
 async def _ask(client: Client, count: int, *, adds: bool) -> list[Entry]:
