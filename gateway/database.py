@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from gateway import wire
-from gateway.errors import CommandError, ErrorCode, Outcome, StartupError
+from gateway.database_errors import LOST, UNREACHABLE, failure_of, no_service, unreachable
+from gateway.errors import Outcome
 from gateway.metrics import Metrics, Observe
 from gateway.settings import Settings
-
-RETRY_AFTER_MS = 500, 2000
-"""A restarted PostgreSQL takes some one second to serve again; spread, so that clients do not come back at once."""
 
 WARM_CONNECTIONS = 4
 """Opened at the start: what adds and reads need at once. Each takes some 10 ms, which the first commands would wait for."""
@@ -28,14 +25,6 @@ REFUSAL_SECONDS = 10.0
 """How long a write that PostgreSQL had no room for counts, when no other follows: readiness then lets clients try again."""
 
 Row = asyncpg.Record
-
-_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.ConnectionDoesNotExistError, OSError, EOFError)
-"""The connection ended before an answer. `ConnectionDoesNotExistError` is asyncpg's own, though its class says PostgreSQL;
-`InternalClientError` is what it raises on a connection that fails while a statement is begun.
-"""
-
-UNREACHABLE = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What connecting raises, a wrong address and a wrong password included."""
 
 
 class Statement(NamedTuple):
@@ -99,11 +88,11 @@ class Database:
     async def _rows(self, lent: _Lent, statement: Statement, args: Sequence[object]) -> list[Row]:
         try:
             prepared = lent.prepared.get(statement) or await self._prepared(lent, statement)
-        except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+        except (TimeoutError, asyncpg.PostgresError, *LOST) as error:
             raise failure_of(error, Outcome.NOT_EXECUTED) from error
         try:
             rows: list[Row] = await prepared.fetch(*args)
-        except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+        except (TimeoutError, asyncpg.PostgresError, *LOST) as error:
             self._note_refusal(error)
             raise failure_of(error, Outcome.UNKNOWN if statement.writes else Outcome.NOT_EXECUTED) from error
         return rows
@@ -136,7 +125,7 @@ class Database:
                     cursor = await db.cursor(statement.sql, *args)
                     while rows := await cursor.fetch(STREAM_ROWS):
                         yield rows
-            except (TimeoutError, asyncpg.PostgresError, *_LOST) as error:
+            except (TimeoutError, asyncpg.PostgresError, *LOST) as error:
                 raise failure_of(error, Outcome.NOT_EXECUTED) from error
         except BaseException as error:
             await self._take_back(self._streams, db, error)
@@ -160,9 +149,9 @@ class Database:
             async with asyncio.timeout(self._acquire_seconds):
                 return await pool.acquire()
         except TimeoutError as error:
-            raise _no_service("no database connection was free in time") from error
-        except (asyncpg.PostgresError, *_LOST) as error:
-            raise _no_service("the database cannot be reached") from error
+            raise no_service("no database connection was free in time") from error
+        except (asyncpg.PostgresError, *LOST) as error:
+            raise no_service("the database cannot be reached") from error
         finally:
             self._acquiring -= 1
             observe(time.perf_counter() - began)
@@ -172,10 +161,10 @@ class Database:
 
         One that cannot be given back has been terminated; the answer to the command stands as it is.
         """
-        if failed is not None and isinstance(failed.__cause__, (TimeoutError, *_LOST)):
+        if failed is not None and isinstance(failed.__cause__, (TimeoutError, *LOST)):
             with suppress(asyncpg.InterfaceError):  # the pool may have noticed already that it is gone
                 db.terminate()  # giving it back would wait for an answer that does not come
-        with suppress(TimeoutError, asyncpg.PostgresError, *_LOST):
+        with suppress(TimeoutError, asyncpg.PostgresError, *LOST):
             await pool.release(db, timeout=self._acquire_seconds)
 
     async def release_idle(self) -> None:
@@ -256,35 +245,6 @@ def connect_arguments(settings: Settings, dsn: str) -> dict[str, Any]:
             "jit": "off",
         },
     }
-
-
-def unreachable(error: BaseException) -> StartupError:
-    """The message for a database that does not answer; without the error's own text, which may hold a password."""
-    return StartupError(
-        f"The database cannot be reached ({type(error).__name__}): check GATEWAY_DATABASE_URL "
-        "(host, port, user, password, database name) and that PostgreSQL runs."
-    )
-
-
-def failure_of(error: BaseException, lost: Outcome) -> CommandError:
-    """The answer to a database error; `lost` is the outcome when no answer came at all."""
-    if isinstance(error, asyncpg.ConnectionDoesNotExistError) and isinstance(error.__cause__, asyncpg.PostgresError):
-        error = error.__cause__  # PostgreSQL's last words: it said that it gave the statement up, then hung up
-    if isinstance(error, TimeoutError):
-        return CommandError(ErrorCode.TIMEOUT, "the database did not answer in time", outcome=lost)
-    if isinstance(error, _LOST):
-        return _no_service("the connection to the database was lost", outcome=lost)
-    assert isinstance(error, asyncpg.PostgresError)
-    state = error.sqlstate or ""
-    if state in ("57014", "55P03"):  # query_canceled by statement_timeout, lock_not_available by lock_timeout
-        return CommandError(ErrorCode.TIMEOUT, "the database took too long and gave the command up")
-    if state[:2] in ("08", "40", "53", "57", "58", "25"):  # gone, conflict, full, shutting down, disk, read-only
-        return _no_service("the database cannot do this now")
-    raise error
-
-
-def _no_service(message: str, outcome: Outcome = Outcome.NOT_EXECUTED) -> CommandError:
-    return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=wire.spread_ms(*RETRY_AFTER_MS))
 
 
 def _is_gone(db: Any) -> bool:

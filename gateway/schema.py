@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from gateway.database import UNREACHABLE, unreachable
+from gateway.database_errors import UNREACHABLE, unreachable
 from gateway.errors import StartupError
 
 _LOCK = 7_033_801_947_235

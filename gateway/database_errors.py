@@ -1,0 +1,49 @@
+"""What a failure of the database means to a client, and to whoever starts the gateway. Runs nothing itself."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from gateway import wire
+from gateway.errors import CommandError, ErrorCode, Outcome, StartupError
+
+RETRY_AFTER_MS = 500, 2000
+"""A restarted PostgreSQL takes some one second to serve again; spread, so that clients do not come back at once."""
+
+LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.ConnectionDoesNotExistError, OSError, EOFError)
+"""The connection ended before an answer. `ConnectionDoesNotExistError` is asyncpg's own, though its class says PostgreSQL;
+`InternalClientError` is what it raises on a connection that fails while a statement is begun.
+"""
+
+UNREACHABLE = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What connecting raises, a wrong address and a wrong password included."""
+
+
+def failure_of(error: BaseException, lost: Outcome) -> CommandError:
+    """The answer to a database error; `lost` is the outcome when no answer came at all."""
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError) and isinstance(error.__cause__, asyncpg.PostgresError):
+        error = error.__cause__  # PostgreSQL's last words: it said that it gave the statement up, then hung up
+    if isinstance(error, TimeoutError):
+        return CommandError(ErrorCode.TIMEOUT, "the database did not answer in time", outcome=lost)
+    if isinstance(error, LOST):
+        return no_service("the connection to the database was lost", outcome=lost)
+    assert isinstance(error, asyncpg.PostgresError)
+    state = error.sqlstate or ""
+    if state in ("57014", "55P03"):  # query_canceled by statement_timeout, lock_not_available by lock_timeout
+        return CommandError(ErrorCode.TIMEOUT, "the database took too long and gave the command up")
+    if state[:2] in ("08", "40", "53", "57", "58", "25"):  # gone, conflict, full, shutting down, disk, read-only
+        return no_service("the database cannot do this now")
+    raise error
+
+
+def no_service(message: str, outcome: Outcome = Outcome.NOT_EXECUTED) -> CommandError:
+    """The answer while the database cannot be used, with a time to come back at."""
+    return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=wire.spread_ms(*RETRY_AFTER_MS))
+
+
+def unreachable(error: BaseException) -> StartupError:
+    """The message for a database that does not answer; without the error's own text, which may hold a password."""
+    return StartupError(
+        f"The database cannot be reached ({type(error).__name__}): check GATEWAY_DATABASE_URL "
+        "(host, port, user, password, database name) and that PostgreSQL runs."
+    )
