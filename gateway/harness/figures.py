@@ -96,7 +96,7 @@ class Figures:
         self.wrong = self.missing = self.retried = self.reconnects = 0
         self._wrong_of: Counter[str] = Counter()
         self._sums: dict[str, float] = defaultdict(float)
-        self._histograms: dict[str, Any] = {}
+        self._histograms: dict[str, Any] = defaultdict(_histogram)
         self._began = self._ticked = self._ended = time.perf_counter()
         self._cpu_began = self._cpu = time.process_time()
         self._wrong_before = 0
@@ -126,7 +126,7 @@ class Figures:
             if kind.latencies:
                 taken, kind.latencies = kind.latencies, []
                 self._sums[kind.name] += sum(taken)
-                _record(self._histograms.setdefault(kind.name, _histogram()), taken)
+                _record(self._histograms[kind.name], taken)
                 second += taken
         second.sort()
         spent = max(now - self._ticked, 1e-9)
