@@ -46,6 +46,7 @@ class GroupCommit(Generic[Item, Result]):
         deadline_seconds: float,
         observe_size: Observe,
     ) -> None:
+        self._loop = asyncio.get_running_loop()  # looked up once: each time is a system call in Python 3.11
         self._run = run
         self._share_max = share_max
         self._beside_min = min(BESIDE_MIN, share_max)
@@ -67,7 +68,7 @@ class GroupCommit(Generic[Item, Result]):
         return self._run_alone(item)
 
     async def _run_alone(self, item: Item) -> Result:
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Result] = self._loop.create_future()
         writer = self._idle.pop()  # it sleeps on, while the caller does its work: two turns of the event loop less
         try:
             await self._answer_together([(item, answer)])
@@ -78,9 +79,8 @@ class GroupCommit(Generic[Item, Result]):
 
     def queue(self, item: Item, owner: Hashable) -> asyncio.Future[Result]:
         """The same, with the work done by a writer: a caller that is cancelled leaves it to its end."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append(owner, (item, answer, loop.time() + self._deadline_seconds))
+        answer: asyncio.Future[Result] = self._loop.create_future()
+        self._waiting.append(owner, (item, answer, self._loop.time() + self._deadline_seconds))
         if self._idle:
             self._wake()
         return answer
@@ -90,10 +90,7 @@ class GroupCommit(Generic[Item, Result]):
         waiting = len(self._waiting)
         if not waiting or not self._under_way:
             return bool(waiting)
-        return (
-            waiting >= max(self._under_way, self._beside_min)
-            or asyncio.get_running_loop().time() - self._begun_at[0] > SLOW_SECONDS
-        )
+        return waiting >= max(self._under_way, self._beside_min) or self._loop.time() - self._begun_at[0] > SLOW_SECONDS
 
     def _wake(self) -> None:
         """Lets an idle writer take what waits."""
@@ -101,19 +98,18 @@ class GroupCommit(Generic[Item, Result]):
             self._idle.popleft().set_result(None)
 
     async def _write_forever(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             while not self._are_enough():
-                wake = loop.create_future()
+                wake = self._loop.create_future()
                 self._idle.append(wake)
                 await wake
-            batch = self._in_time(self._waiting.take(self._share_max), loop.time())
+            batch = self._in_time(self._waiting.take(self._share_max), self._loop.time())
             if batch:
                 await self._answer_together(batch)
 
     async def _answer_together(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         self._observe_size(len(batch))
-        begun_at = asyncio.get_running_loop().time()
+        begun_at = self._loop.time()
         self._begun_at.append(begun_at)
         self._under_way += len(batch)
         try:
@@ -149,10 +145,9 @@ class GroupCommit(Generic[Item, Result]):
                 answer.set_result(result)
 
     async def _answer_one_by_one(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._deadline_seconds
+        deadline = self._loop.time() + self._deadline_seconds
         for entry in batch:
-            if loop.time() < deadline:
+            if self._loop.time() < deadline:
                 await self._answer([entry])
             else:
                 _settle(entry[1], CommandError(ErrorCode.TIMEOUT, "the commands before this one took too long"))
