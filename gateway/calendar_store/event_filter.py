@@ -7,11 +7,11 @@ from contextlib import aclosing
 
 from msgspec import Struct
 
-from gateway import wire
 from gateway.access import Access
 from gateway.calendar_store.sql import ACCESS, VISIBLE, access_arguments, event_json, mask_patterns
 from gateway.database import Database, Row, Statement
-from gateway.errors import CommandError, ErrorCode
+from gateway.database_errors import no_service
+from gateway.errors import CommandError
 from gateway.identity import Identity
 from gateway.sessions import Sessions
 from gateway.turns import Turns
@@ -99,7 +99,7 @@ class EventReader:
         """
         async with self._turns.of(reader), self._turns.of(access.manager_id):
             if reader.gone:
-                raise _no_service("the client has left")
+                raise no_service("the client has left")
             async with aclosing(self._db.stream(*statement_of(access, wanted, wanted.limit + 1))) as batches:
                 async for batch in batches:
                     yield batch
@@ -118,11 +118,7 @@ async def _rest(batch: list[Row], batches: AsyncGenerator[list[Row], None], limi
 
 
 def _too_many_streams() -> CommandError:
-    return _no_service("large replies before this one, on its socket or of its manager, are not read yet")
-
-
-def _no_service(message: str) -> CommandError:
-    return CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(500, 2000))
+    return no_service("large replies before this one, on its socket or of its manager, are not read yet")
 
 
 def _pieces(rows: list[Row]) -> Iterator[bytes]:
