@@ -1,51 +1,35 @@
-"""The composition root: builds all, owns the order of start and stop, and lets sockets in; what it builds does the rest."""
+"""The listening server: lets sockets in, serves each, tells them when to end, and aborts what is left when it stops."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from gateway import schema, sessions
 from gateway.addresses import Addresses
 from gateway.backlog import Backlog
-from gateway.calendar_store import event_ids, idempotency, statements
-from gateway.calendar_store.event_filter import EventReader
-from gateway.calendar_store.idempotency import Idempotency
-from gateway.calendar_store.store import CalendarStore
-from gateway.capture import Capture, capturing
-from gateway.command_rate import CommandRate
+from gateway.capture import Capture
 from gateway.connection import CLOSE_SECONDS, Connection, close
 from gateway.context import Services
-from gateway.database import connect_arguments, open_database
 from gateway.dispatch import Dispatch
 from gateway.drain import drain_connections
 from gateway.errors import CloseCode, StartupError
-from gateway.fair_share import FairShare
 from gateway.handshake import Pages, hops_of, select_subprotocol
 from gateway.identity import Identity
 from gateway.key_files import KeyFiles
 from gateway.log import CommandLog, Logger
-from gateway.metrics import Metrics
-from gateway.metrics_page import exposed
-from gateway.passwords import Passwords
 from gateway.readiness import Readiness
 from gateway.seats import Seats
 from gateway.session_watch import SessionWatch
-from gateway.sessions import Sessions
 from gateway.settings import Settings
-from gateway.sign_in_throttle import SignInThrottle
 from gateway.sweeper import sweep_forever
 from gateway.tls_socket import TlsSocket
-from gateway.tokens import Tokens
 from gateway.watched_socket import WatchedSocket
 from gateway.workers import Workers
-
-STATEMENTS = (*sessions.STATEMENTS, *event_ids.STATEMENTS, *statements.STATEMENTS, *idempotency.STATEMENTS)
 
 
 class Gateway:
@@ -95,7 +79,7 @@ class Gateway:
             try:
                 self._server = await serve(self._serve, self._settings.host, self._settings.port, **self._arguments())
             except OSError as error:
-                _cancel(clocks)
+                cancel_all(clocks)
                 raise StartupError(
                     f"Cannot listen on {self._settings.host}:{self._settings.port} ({error.strerror}): "
                     "set GATEWAY_HOST and GATEWAY_PORT to a free address."
@@ -110,7 +94,7 @@ class Gateway:
                 self._workers.cancel()
                 self._server.close()
                 await self._server.wait_closed()
-                _cancel(clocks)
+                cancel_all(clocks)
 
     def reload(self) -> None:
         """Reads the files of keys anew, and ends sockets whose session was proved by a key that is gone."""
@@ -182,91 +166,7 @@ def socket_arguments(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Asks each to end; whoever owns them waits for that."""
     for task in tasks:
         task.cancel()
-
-
-@asynccontextmanager
-async def owned(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Runs the loops as long as the block; one that fails ends the block."""
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(loop) for loop in loops]
-        try:
-            yield
-        finally:
-            _cancel(running)
-
-
-@contextmanager
-def unwrapped_startup_error() -> Iterator[None]:
-    """Takes a StartupError out of the groups that the task groups it passed have wrapped it in."""
-    try:
-        yield
-    except ExceptionGroup as group:
-        found: Exception = group
-        while isinstance(found, ExceptionGroup) and len(found.exceptions) == 1:
-            found = found.exceptions[0]
-        if isinstance(found, StartupError):
-            raise found from None
-        raise
-
-
-@asynccontextmanager
-async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> AsyncIterator[Gateway]:
-    """A gateway that serves.
-
-    Raises StartupError when a file of keys is wrong, the database away or of another version, or the port taken.
-    """
-    key_files = KeyFiles(settings)
-    db_connection = await schema.connect(connect_arguments(settings, dsn))
-    try:
-        await schema.check(db_connection)
-    finally:
-        await db_connection.close()
-    passwords, metrics = Passwords(settings), Metrics()
-    try:
-        async with open_database(settings, dsn, metrics, STATEMENTS) as db, exposed(metrics, settings, logger):
-            session_store = Sessions(db, settings.session_seconds, key_files.issuer_keys)
-            tokens = Tokens(settings, key_files.issuer_keys)
-            keys = Idempotency(db, settings)
-            calendar = CalendarStore(db, session_store, keys, settings, metrics)
-            services = Services(
-                settings,
-                tokens,
-                session_store,
-                passwords,
-                SignInThrottle(settings),
-                CommandRate(settings),
-                FairShare(settings),
-                calendar,
-                EventReader(db, session_store),
-                keys,
-                metrics,
-            )
-            with capturing(settings, tokens, logger, metrics) as capture:
-                gateway = Gateway(settings, services, Readiness(db), logger, key_files, capture)
-                loops = (*calendar.loops(), keys.prune_forever(), metrics.watch_loop())
-                with unwrapped_startup_error():
-                    async with owned(loops), gateway.serving():
-                        yield gateway
-    finally:
-        passwords.close()
-
-
-async def serve_until(
-    settings: Settings,
-    dsn: str,
-    logger: Logger,
-    stop: asyncio.Event,
-    stop_now: asyncio.Event,
-    ready: Callable[[Gateway], None],
-) -> None:
-    """Serves until `stop`, then drains; `stop_now` ends it at once. `ready` is called once it serves."""
-    async with running_gateway(settings, dsn, logger) as gateway:
-        ready(gateway)
-        await stop.wait()
-        async with asyncio.TaskGroup() as tasks:
-            steps = tasks.create_task(gateway.drain()), tasks.create_task(stop_now.wait())
-            await asyncio.wait(steps, return_when=asyncio.FIRST_COMPLETED)
-            _cancel(steps)

@@ -20,11 +20,11 @@ import pytest
 from argon2 import PasswordHasher
 
 from gateway import managers, schema
+from gateway.composition import running_gateway
 from gateway.database import connect_arguments
 from gateway.embedded import EmbeddedPostgres
 from gateway.log import make_logger
 from gateway.managers import NewManager
-from gateway.server import running_gateway
 from gateway.settings import Settings
 from tests import process, run_log
 from tests.client import Client

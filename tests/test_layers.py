@@ -56,7 +56,7 @@ LAYERS = {
         "seats",
         "drain",
     ),
-    6: ("server", "backend", "harness"),
+    6: ("server", "composition", "backend", "harness"),
     7: ("cli", "__main__", "docs"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -17,8 +17,9 @@ import click
 from gateway import __version__
 from gateway import settings as settings_module
 from gateway.backend import DEMO_MANAGERS, backend, password_file, require_secret
+from gateway.composition import serve_until
 from gateway.log import Logger, make_logger
-from gateway.server import Gateway, serve_until
+from gateway.server import Gateway
 from gateway.settings import Settings, load
 
 FIRST_EVENT = (
