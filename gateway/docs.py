@@ -12,11 +12,11 @@ from typing import Annotated, Any, NamedTuple, Union
 import msgspec
 from msgspec import Meta
 
-from gateway import settings as settings_module
 from gateway import wire
 from gateway.access import CALENDAR_TYPES
 from gateway.calendar_store.event_filter import TURN_SECONDS
 from gateway.commands.table import COMMANDS, Command
+from gateway.environment import CLIENT_VARIABLES, entries
 from gateway.errors import CLOSE_CODES, ERRORS
 from gateway.event import Event, Participant
 from gateway.handshake import PATHS, SUBPROTOCOL
@@ -154,9 +154,9 @@ def settings_page() -> str:
     """docs/settings.md."""
     rows = (
         (f"`{entry.variable}`", entry.value.replace("|", "\\|") or "(empty)", entry.unit, entry.right, entry.meaning)
-        for entry in settings_module.entries(Settings(), {})
+        for entry in entries(Settings(), {})
     )
-    client = ((f"`{name}`", meaning) for name, meaning in settings_module.CLIENT_VARIABLES.items())
+    client = ((f"`{name}`", meaning) for name, meaning in CLIENT_VARIABLES.items())
     return (
         GENERATED
         + "# Settings\n\nEnvironment variables, checked when the gateway starts. `gateway settings` shows those in force.\n\n"

@@ -13,9 +13,10 @@ import yaml
 
 from gateway.commands.table import COMMANDS
 from gateway.docs import library_metrics
+from gateway.environment import HINTS, PREFIX
 from gateway.errors import CloseCode
 from gateway.metrics import Metrics
-from gateway.settings import HINTS, PREFIX, Settings
+from gateway.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -13,8 +13,8 @@ import pytest
 
 from gateway.commands.table import COMMANDS
 from gateway.docs import Exchange, metrics_page, protocol_page, settings_page
+from gateway.environment import CLIENT_VARIABLES, HINTS, PREFIX
 from gateway.errors import CLOSE_CODES, ERRORS, CloseCode, ErrorCode
-from gateway.settings import CLIENT_VARIABLES, HINTS, PREFIX
 from tests.test_cli import run
 
 DOCS = Path(__file__).parent.parent / "docs"

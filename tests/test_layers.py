@@ -11,7 +11,7 @@ import gateway
 ROOT = Path(gateway.__file__).parent
 
 LAYERS = {
-    0: ("errors", "settings", "log", "metrics", "__init__"),
+    0: ("errors", "settings", "environment", "log", "metrics", "__init__"),
     1: (
         "database",
         "database_errors",

@@ -10,9 +10,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import __version__
+from gateway.environment import load
 from gateway.errors import CloseCode, StartupError
 from gateway.metrics import Metrics
-from gateway.settings import load
 from tests.client import EVENT, Client
 from tests.conftest import PASSWORD, started
 from tests.held import HELD, PATIENT, held_adds

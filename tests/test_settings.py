@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.environment import CLIENT_VARIABLES, HINTS, MASK, entries, load, right, unit, unknown_variables
 from gateway.errors import StartupError
-from gateway.settings import CLIENT_VARIABLES, HINTS, MASK, Settings, entries, load, right, unit, unknown_variables
+from gateway.settings import Settings
 
 SECRET = "s" * 32
 

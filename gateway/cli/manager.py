@@ -15,8 +15,8 @@ from gateway.access import SessionType
 from gateway.backend import backend
 from gateway.cli.connect import connected
 from gateway.cli.password import password_of
+from gateway.environment import load
 from gateway.managers import NewManager
-from gateway.settings import load
 
 _password_file = click.option(
     "--password-file",

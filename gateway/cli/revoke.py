@@ -13,9 +13,9 @@ import jwt
 
 from gateway.backend import backend
 from gateway.cli.connect import connected
+from gateway.environment import load
 from gateway.errors import StartupError
 from gateway.fields import INTEGER_MAX
-from gateway.settings import load
 
 _REVOKE = "UPDATE session SET revoked_time = $2 WHERE id = $1 AND revoked_time = 0 RETURNING id"
 _REVOKE_FOREIGN = """

@@ -10,7 +10,7 @@ import click
 from gateway import schema as steps
 from gateway.backend import backend
 from gateway.cli.connect import connected
-from gateway.settings import load
+from gateway.environment import load
 
 
 @click.group()

@@ -15,12 +15,12 @@ from types import FrameType
 import click
 
 from gateway import __version__
-from gateway import settings as settings_module
 from gateway.backend import DEMO_MANAGERS, backend, password_file, require_secret
 from gateway.composition import serve_until
+from gateway.environment import load, unknown_variables
 from gateway.log import Logger, make_logger
 from gateway.server import Gateway
-from gateway.settings import Settings, load
+from gateway.settings import Settings
 
 FIRST_EVENT = (
     '{"brand":"default","desk":"DESK_RETENTION","owner_manager_id":10,"title":"Retention sync","type":3,"priority":1,'
@@ -59,7 +59,7 @@ def serve(**flags: str | int | None) -> None:
     signal.signal(signal.SIGHUP, _exit if sys.stderr.isatty() else _ignore)
     settings = load(os.environ, flags)
     logger = make_logger(settings)
-    for sentence in settings_module.unknown_variables(os.environ):
+    for sentence in unknown_variables(os.environ):
         logger.warning("unknown variable", line=sentence)
     if settings.database_url:
         require_secret(settings)

@@ -7,7 +7,7 @@ import textwrap
 
 import click
 
-from gateway.settings import entries, load, unknown_variables
+from gateway.environment import entries, load, unknown_variables
 
 
 @click.command()

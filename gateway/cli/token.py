@@ -13,7 +13,7 @@ import click
 from gateway import managers
 from gateway.backend import backend, require_secret
 from gateway.cli.connect import connected
-from gateway.settings import load
+from gateway.environment import load
 from gateway.tokens import Session, Tokens
 
 

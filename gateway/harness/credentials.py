@@ -18,9 +18,10 @@ from gateway import managers
 from gateway.access import CALENDAR_TYPES
 from gateway.backend import backend, password_file, require_secret, secret_file
 from gateway.database import connect_arguments
+from gateway.environment import load
 from gateway.errors import StartupError
 from gateway.schema import check, connect
-from gateway.settings import Settings, load
+from gateway.settings import Settings
 from gateway.tokens import Session, Tokens
 
 MEMBERS_MAX = 16
