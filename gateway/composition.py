@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway import schema, sessions
 from gateway.calendar_store import event_ids, idempotency, statements
-from gateway.calendar_store.event_filter import EventReader
+from gateway.calendar_store.event_reader import EventReader
 from gateway.calendar_store.idempotency import Idempotency
 from gateway.calendar_store.store import CalendarStore
 from gateway.capture import capturing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.access import Access
-from gateway.calendar_store.event_filter import EventReader
+from gateway.calendar_store.event_reader import EventReader
 from gateway.calendar_store.idempotency import Idempotency, WriteKey
 from gateway.calendar_store.store import CalendarStore
 from gateway.command_rate import CommandRate

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from gateway import wire
 from gateway.access import CALENDAR_TYPES
-from gateway.calendar_store.event_filter import TURN_SECONDS
+from gateway.calendar_store.event_reader import TURN_SECONDS
 from gateway.commands.table import COMMANDS, Command
 from gateway.environment import CLIENT_VARIABLES, entries
 from gateway.errors import CLOSE_CODES, ERRORS

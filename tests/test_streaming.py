@@ -220,7 +220,7 @@ async def test_streams_of_one_manager_take_one_place(start, connect, db, filled)
 
 async def test_stream_waits_for_its_turn_so_long(start, connect, db, filled, monkeypatch):
     """A large page whose turn on its socket does not come gets NO_SERVICE; the one before it still arrives whole."""
-    monkeypatch.setattr("gateway.calendar_store.event_filter.TURN_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.calendar_store.event_reader.TURN_SECONDS", 0.2)
     gateway = await start()
     (person,) = await team(db, connect, gateway, Manager(21))
     slow = await stuck(gateway, connect, person)
@@ -235,7 +235,7 @@ async def test_stream_waits_for_its_turn_so_long(start, connect, db, filled, mon
 
 async def test_stream_waits_for_its_manager_so_long(start, connect, db, filled, monkeypatch):
     """A large page whose turn does not come, as another socket of its manager reads one, gets NO_SERVICE."""
-    monkeypatch.setattr("gateway.calendar_store.event_filter.TURN_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.calendar_store.event_reader.TURN_SECONDS", 0.2)
     gateway = await start()
     (person,) = await team(db, connect, gateway, Manager(21))
     slow = await stuck(gateway, connect, person)

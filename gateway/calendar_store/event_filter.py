@@ -1,35 +1,19 @@
-"""Reads of many events: the statement for a filter, and its rows, at once or as a stream."""
+"""Which events to read, and the statement that reads them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
 from gateway.access import Access
 from gateway.calendar_store.sql import ACCESS, VISIBLE, access_arguments, event_json, mask_patterns
-from gateway.database import Database, Row, Statement
-from gateway.database_errors import no_service
-from gateway.errors import CommandError
-from gateway.identity import Identity
-from gateway.sessions import Sessions
-from gateway.turns import Turns
-from gateway.wire import Streamed
+from gateway.database import Statement
 
-ROWS_AT_ONCE_MAX = 500
-"""Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
-TURN_SECONDS = 10.0
-"""How long a stream waits for those before it on its socket, and again for its manager's; clients give up after 30 seconds."""
 BYTES_AT_ONCE_MAX = 4_194_304
-"""What those rows may amount to; half of what may wait for a client, which a page sent at once has to fit in."""
-SMALL_ROWS_MAX = 31
-"""So few rows amount to little more with the largest bodies, and adding them up would cost them a twentieth of their time."""
-PIECE_CHARS = 262_144
-"""Of a stream, handed over at once: as many rows as make that; those of one batch could be 50 MB, more than may wait."""
+"""What a page fetched in one go may amount to: half of what may wait for a client, which a page sent at once has to fit in."""
 LONG_SECONDS = 604_800
 """Events longer than a week are found by their end, so that the others are found by a start within a week of the range."""
-
 BRANDS_APART_MAX = 8
 """Brands that have branches of their own in a statement; a session of more has its range sorted as a whole."""
 
@@ -50,89 +34,6 @@ class EventFilter(Struct, frozen=True, kw_only=True):
     status: int | None = None
     type: int | None = None
     after: tuple[int, int] | None = None
-
-
-class EventReader:
-    """Reads events that overlap a time, in the order of start and id."""
-
-    def __init__(self, db: Database, sessions: Sessions) -> None:
-        self._db = db
-        self._sessions = sessions
-        self._turns: Turns[Identity | int, None] = Turns(TURN_SECONDS, _too_many_streams)
-
-    async def page(self, access: Access, wanted: EventFilter) -> list[str] | None:
-        """The rows as JSON, one more than the limit if there are more; None when they are too many to hold at once.
-
-        Raises StaleAccessError.
-        """
-        rows_max = min(wanted.limit, ROWS_AT_ONCE_MAX) + 1
-        adds_up = rows_max > SMALL_ROWS_MAX
-        rows = await self._db.fetch(*statement_of(access, wanted, rows_max, adds_up=adds_up))
-        if not rows:
-            await self._sessions.confirm(access)
-        if len(rows) > ROWS_AT_ONCE_MAX and wanted.limit > ROWS_AT_ONCE_MAX:
-            return None
-        if adds_up and rows and rows[-1]["over"]:
-            return None
-        return [row["event"] for row in rows]
-
-    async def stream(self, access: Access, wanted: EventFilter, reader: Identity) -> Streamed:
-        """The same page as pieces of JSON, from one snapshot. Raises StaleAccessError.
-
-        A reader has one stream at a time, as what could not be written yet holds no database connection; and so has a
-        manager, whose readers would take every place.
-        """
-        batches = self._batches(access, wanted, reader)
-        try:
-            first: list[Row] = await anext(batches, [])
-            if not first:
-                await self._sessions.confirm(access)
-        except BaseException:
-            await batches.aclose()
-            raise
-        return Streamed(b'{"rows":[', _rest(first, batches, wanted.limit), batches)
-
-    async def _batches(self, access: Access, wanted: EventFilter, reader: Identity) -> AsyncGenerator[list[Row], None]:
-        """The rows, from the reader's turn and the manager's on, which end with the generator.
-
-        The reader's comes first: a manager's turn must not wait for what another manager asked for on the same socket.
-        """
-        async with self._turns.of(reader), self._turns.of(access.manager_id):
-            if reader.gone:
-                raise no_service("the client has left")
-            async with aclosing(self._db.stream(*statement_of(access, wanted, wanted.limit + 1))) as batches:
-                async for batch in batches:
-                    yield batch
-
-
-async def _rest(batch: list[Row], batches: AsyncGenerator[list[Row], None], limit: int) -> AsyncGenerator[bytes, None]:
-    """The rows of the first batch and of those behind it, and the end of the page."""
-    sent, comma = 0, b""
-    while batch:
-        for piece in _pieces(batch[: max(0, limit - sent)]):
-            yield comma + piece
-            comma = b","
-        sent += len(batch)
-        batch = await anext(batches, [])
-    yield b'],"count":%d,"has_more":%s}' % (min(sent, limit), b"true" if sent > limit else b"false")
-
-
-def _too_many_streams() -> CommandError:
-    return no_service("large replies before this one, on its socket or of its manager, are not read yet")
-
-
-def _pieces(rows: list[Row]) -> Iterator[bytes]:
-    """The rows, joined as far as they make a piece."""
-    piece: list[str] = []
-    chars = 0
-    for row in rows:
-        piece.append(row["event"])
-        chars += len(row["event"])
-        if chars >= PIECE_CHARS:
-            yield ",".join(piece).encode()
-            piece, chars = [], 0
-    if piece:
-        yield ",".join(piece).encode()
 
 
 def statement_of(
