@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway import managers, schema
-from gateway.database import connect_arguments
+from gateway.database_pool import connect_arguments
 from gateway.embedded import EmbeddedPostgres
 from gateway.errors import StartupError
 from gateway.managers import NewManager

@@ -15,7 +15,7 @@ from gateway.calendar_store.store import CalendarStore
 from gateway.capture import capturing
 from gateway.command_rate import CommandRate
 from gateway.context import Services
-from gateway.database import connect_arguments, open_database
+from gateway.database_pool import connect_arguments, open_database
 from gateway.errors import StartupError
 from gateway.fair_share import FairShare
 from gateway.key_files import KeyFiles

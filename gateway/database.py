@@ -1,22 +1,19 @@
-"""The pool of database connections: every wait on PostgreSQL has its limit here, and every failure its outcome."""
+"""Runs statements on pooled database connections: every wait has its limit here, and every failure its outcome."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import asyncpg
 
-from gateway.database_errors import LOST, UNREACHABLE, failure_of, no_service, unreachable
+from gateway.database_errors import LOST, failure_of, no_service
 from gateway.errors import Outcome
 from gateway.metrics import Metrics, Observe
 from gateway.settings import Settings
-
-WARM_CONNECTIONS = 4
-"""Opened at the start: what adds and reads need at once. Each takes some 10 ms, which the first commands would wait for."""
 
 STREAM_ROWS = 200
 """Rows of a stream fetched at once: some 160 KB, a few milliseconds of the event loop."""
@@ -98,7 +95,7 @@ class Database:
         return rows
 
     async def _prepared(self, lent: _Lent, statement: Statement) -> Any:
-        prepared = await _prepared(lent.db, statement)
+        prepared = await prepared_on(lent.db, statement)
         if statement in self._warm:
             lent.prepared[statement] = prepared
         return prepared
@@ -173,80 +170,6 @@ class Database:
             await self._take_back(self._pool, self._idle.pop().db)
 
 
-@asynccontextmanager
-async def open_database(
-    settings: Settings, dsn: str, metrics: Metrics, warm: Sequence[Statement] = ()
-) -> AsyncIterator[Database]:
-    """A pool on `dsn` with `warm` prepared on every connection. Raises StartupError when PostgreSQL cannot be reached."""
-
-    async def prepare(db: Any) -> None:
-        for statement in warm:
-            await _prepared(db, statement)
-        # Preparing opens a transaction, which would keep its locks on the tables until the connection's first use.
-        await db.execute("SELECT 1")
-
-    arguments = connect_arguments(settings, dsn)
-    # A stream waits for its reader between two batches, within a transaction: for all of the reader's time, if need be.
-    patience = {"idle_in_transaction_session_timeout": _ms(settings.stream_seconds + settings.db_command_seconds)}
-    for_streams = arguments | {"server_settings": arguments["server_settings"] | patience}
-    pools: list[asyncpg.Pool[Row]] = []
-    try:
-        pools.append(
-            await _open_pool(
-                arguments, min(WARM_CONNECTIONS, settings.db_connections_max), settings.db_connections_max, prepare
-            )
-        )
-        pools.append(await _open_pool(for_streams, 0, settings.streams_max, None))
-        database = Database(pools[0], pools[1], settings, metrics, warm)
-        try:
-            yield database
-        finally:
-            await database.release_idle()
-    finally:
-        for pool in pools:
-            try:
-                await asyncio.wait_for(pool.close(), settings.db_command_seconds)
-            except TimeoutError:
-                pool.terminate()
-
-
-async def _open_pool(arguments: dict[str, Any], min_size: int, max_size: int, init: Any) -> asyncpg.Pool[Row]:
-    try:
-        return await asyncpg.create_pool(
-            min_size=min_size,
-            max_size=max_size,
-            max_inactive_connection_lifetime=0,
-            max_queries=2**62,
-            init=init,
-            reset=_keep,
-            **arguments,
-        )
-    except UNREACHABLE as error:
-        raise unreachable(error) from error
-
-
-def connect_arguments(settings: Settings, dsn: str) -> dict[str, Any]:
-    """How every database connection of the gateway is opened: with its limits, and with commits that wait for the disk."""
-    return {
-        "dsn": dsn,
-        "timeout": settings.db_connect_seconds,
-        "command_timeout": settings.db_command_seconds,
-        "max_cached_statement_lifetime": 0,
-        "server_settings": {
-            "application_name": "crm-gateway",
-            "synchronous_commit": "on",
-            "statement_timeout": _ms(settings.db_statement_seconds),
-            "lock_timeout": _ms(settings.db_lock_seconds),
-            "idle_in_transaction_session_timeout": _ms(settings.db_idle_transaction_seconds),
-            # What a killed gateway left waiting (for a lock, say) is given up instead of being committed at some later time.
-            "client_connection_check_interval": "100ms",
-            # The plans hardly depend on the values, and planning each time costs more than running.
-            "plan_cache_mode": "force_generic_plan",
-            "jit": "off",
-        },
-    }
-
-
 def _is_gone(db: Any) -> bool:
     """Whether the connection has ended. The pool takes back one that it saw end; what stands for it then answers nothing."""
     try:
@@ -255,14 +178,6 @@ def _is_gone(db: Any) -> bool:
         return True
 
 
-async def _prepared(db: Any, statement: Statement) -> Any:
+async def prepared_on(db: Any, statement: Statement) -> Any:
     """The statement as the connection remembers it. The public `prepare` would send it to PostgreSQL each time."""
     return await db._prepare(statement.sql, use_cache=True)
-
-
-async def _keep(_db: object) -> None:
-    """Nothing to reset on release: no statement of the gateway leaves anything behind in its database session."""
-
-
-def _ms(seconds: float) -> str:
-    return f"{max(1, round(seconds * 1000))}ms"

@@ -21,7 +21,7 @@ from argon2 import PasswordHasher
 
 from gateway import managers, schema
 from gateway.composition import running_gateway
-from gateway.database import connect_arguments
+from gateway.database_pool import connect_arguments
 from gateway.embedded import EmbeddedPostgres
 from gateway.log import make_logger
 from gateway.managers import NewManager

@@ -14,6 +14,7 @@ LAYERS = {
     0: ("errors", "settings", "environment", "log", "metrics", "__init__"),
     1: (
         "database",
+        "database_pool",
         "database_errors",
         "group_commit",
         "turns",

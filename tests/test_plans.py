@@ -14,7 +14,8 @@ import pytest
 from gateway.access import Access
 from gateway.calendar_store import statements
 from gateway.calendar_store.event_filter import EventFilter, statement_of
-from gateway.database import Statement, connect_arguments
+from gateway.database import Statement
+from gateway.database_pool import connect_arguments
 from gateway.tokens import Session
 from tests.conftest import settings_for_tests
 

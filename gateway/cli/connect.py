@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway import schema
-from gateway.database import connect_arguments
+from gateway.database_pool import connect_arguments
 from gateway.settings import Settings
 
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway import managers
 from gateway.access import CALENDAR_TYPES
 from gateway.backend import backend, password_file, require_secret, secret_file
-from gateway.database import connect_arguments
+from gateway.database_pool import connect_arguments
 from gateway.environment import load
 from gateway.errors import StartupError
 from gateway.schema import check, connect

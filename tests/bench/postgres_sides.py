@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gateway.database import connect_arguments
+from gateway.database_pool import connect_arguments
 from gateway.embedded import bin_dir
 from gateway.settings import Settings
 from tests.bench.figures import StepFailedError

@@ -22,7 +22,7 @@ LIBRARIES_LOGGED = "libraries logged at DEBUG"
 SOCKETS_KEPT = "sockets kept"
 
 CONTROLS: dict[str, Plant] = {
-    ASYNCHRONOUS: Plant("gateway.database", '"synchronous_commit": "on"', '"synchronous_commit": "off"', ()),
+    ASYNCHRONOUS: Plant("gateway.database_pool", '"synchronous_commit": "on"', '"synchronous_commit": "off"', ()),
     FRAMES_LOGGED: Plant(
         "gateway.dispatch",
         "            found = wire.read(message)\n",

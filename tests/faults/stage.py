@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from gateway import managers, schema
-from gateway.database import connect_arguments
+from gateway.database_pool import connect_arguments
 from gateway.embedded import EmbeddedPostgres
 from gateway.managers import NewManager
 from gateway.settings import Settings
