@@ -140,6 +140,25 @@ async def test_send_tells_success_by_its_exit_code(gateway: Running, cli: Run, s
     assert {""} == {each.err for each in (*ended[:4], *ended[5:7], ended[8])}
 
 
+async def test_send_shows_the_proof_that_was_named(gateway: Running, cli: Run, scratch_dir: Path) -> None:
+    """A login goes before a token that lies in the environment; two proofs, or half of one, are refused unsent."""
+    password = scratch_dir / "own-password"
+    password.write_text(PASSWORD)
+    token = (await cli("token", "--manager", "11")).out.strip()
+    send, by_file = (
+        ("send", "MngAddCalendarEvent", "--url", gateway.url, "--data", EVENT_TEXT),
+        ("--password-file", str(password)),
+    )
+    sent = await cli(*send, "--login", "10", *by_file, token=token)
+    assert (0, 10) == (sent.code, msgspec.json.decode(sent.out)["data"]["event"]["created_by"])
+    refused = {
+        (*send, "--login", "10", *by_file, "--token", token): "--login and --token are two proofs",
+        (*send, *by_file): "--password-file needs --login",
+        (*send, "--token", ""): "--token is empty",
+    }
+    assert_refused(dict(zip(refused.items(), await asyncio.gather(*[cli(*each) for each in refused]), strict=True)))
+
+
 async def test_send_without_a_reply_is_2_with_a_message(gateway: Running, cli: Run, scratch_dir: Path) -> None:
     """Nobody there, no address, data that is none, a refused sign-in: one message, and no traceback."""
     latin, wrong = scratch_dir / "latin-1.json", scratch_dir / "wrong-password"

@@ -10,7 +10,9 @@ from click.core import ParameterSource
 
 from gateway.errors import StartupError
 
-url_option = click.option("--url", envvar="GATEWAY_URL", default="ws://127.0.0.1:8080", show_default=True, help="The gateway.")
+url_option = click.option(
+    "--url", envvar="GATEWAY_URL", default="ws://127.0.0.1:8080", show_default=True, help="The gateway (GATEWAY_URL)."
+)
 ca_file_option = click.option(
     "--ca-file",
     envvar="GATEWAY_CA_FILE",

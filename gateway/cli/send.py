@@ -30,7 +30,7 @@ HOW_TO_PROVE = "give --login NAME --password-file FILE, or --token TOKEN, as `ga
 @url_option
 @ca_file_option
 @click.option("--token", envvar="GATEWAY_TOKEN", help="Token to show (GATEWAY_TOKEN), as `gateway token` prints it.")
-@click.option("--login", help="Login to sign in with instead.")
+@click.option("--login", help="Login to sign in with instead; goes before GATEWAY_TOKEN.")
 @click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of its password.")
 @click.option("--ext-id", default="1", show_default=True, help="The frame's extID.")
 def send(
@@ -52,7 +52,8 @@ def send(
       gateway send MngAddCalendarEvent --login 10 --password-file .data/passwords/10 --data @event.json
     """
     frame = {"command": command, "extID": ext_id, "data": _data(data)}
-    password = password_of(password_file) if login is not None and token is None else ""
+    token = _token_to_show(token, login, password_file)
+    password = password_of(password_file) if login is not None else ""
     try:
         with connect(url, ssl=trusted(url, ca_file), max_size=None, compression=None, proxy=None) as socket:
             if token is not None:
@@ -71,6 +72,19 @@ def send(
     sys.exit(0 if reply.get("status") == 200 else 1)
 
 
+def _token_to_show(token: str | None, login: str | None, password_file: Path | None) -> str | None:
+    """The token, unless a login was named and the token only lay in the environment. Raises StartupError."""
+    if login is None and password_file is not None:
+        raise StartupError("--password-file needs --login NAME.")
+    if token is None or login is None:
+        if token is not None and not token.strip():
+            raise StartupError("--token is empty: `gateway token --manager ID` prints one.")
+        return token
+    if token_origin() == "--token":
+        raise StartupError("--login and --token are two proofs: give one of them.")
+    return None
+
+
 def _data(text: str) -> Any:
     given: str | bytes = text
     if text == "-":
@@ -83,7 +97,9 @@ def _data(text: str) -> Any:
     try:
         return msgspec.json.decode(given)
     except (ValueError, RecursionError) as error:
-        raise StartupError(f"--data is not JSON: {error}") from None
+        raise StartupError(
+            f"--data is not JSON: {error}. Keys and texts need double quotes; a file is named by @FILE."
+        ) from None
 
 
 def _sign_in(socket: ClientConnection, login: str, password: str) -> None:
