@@ -21,6 +21,8 @@ from gateway.settings import Settings
 
 PREFIX = "GATEWAY_"
 MASK = "********"
+SECRET_CHARS_MIN = 32
+"""As many bytes as an HS256 signature has: a shorter key would be easier to guess than the signature."""
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 """As browsers write it; what they never send could only be a mistake."""
 
@@ -64,11 +66,12 @@ def load(environ: Mapping[str, str], flags: Mapping[str, object] | None = None) 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """A sentence for each GATEWAY_* variable that is no setting: a misspelt limit must not be silently ignored."""
-    known = [PREFIX + name.upper() for name in HINTS]
+    known = [name.upper() for name in HINTS]
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable not in known and variable not in CLIENT_VARIABLES:
-            near = difflib.get_close_matches(variable, known, n=1)
-            yield f"{variable} is no setting" + (f"; did you mean {near[0]}?" if near else "")
+        name = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and name not in known and variable not in CLIENT_VARIABLES:
+            near = difflib.get_close_matches(name, known, n=1)
+            yield f"{variable} is no setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "")
 
 
 CLIENT_VARIABLES = {
@@ -125,8 +128,8 @@ def _parsed(name: str, text: str) -> Any:
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     """Settings that are right alone and wrong together."""
-    if settings.token_secret and len(settings.token_secret) < 32:
-        yield f"{PREFIX}TOKEN_SECRET is {len(settings.token_secret)} characters long: it must be 32 or more"
+    if settings.token_secret and len(settings.token_secret) < SECRET_CHARS_MIN:
+        yield f"{PREFIX}TOKEN_SECRET is {len(settings.token_secret)} characters long: it must be {SECRET_CHARS_MIN} or more"
     if bool(settings.tls_cert) != bool(settings.tls_key):
         given, missing = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
         yield f"{PREFIX}{given} is set without {PREFIX}{missing}: TLS needs both, plain connections neither"

@@ -202,9 +202,13 @@ def test_settings_tell_their_source() -> None:
 
 def test_variables_that_are_no_settings_are_told_with_the_nearest_name() -> None:
     """A misspelt setting is named with what was meant; the client's variables and other programs' are known."""
-    environ = {"GATEWAY_PROT": "1", "GATEWAY_XYZZY_QUUX": "1", "GATEWAY_PORT": "1", "PROT": "1"}
+    environ = {"GATEWAY_FOO": "1", "GATEWAY_PROT": "1", "GATEWAY_XYZZY_QUUX": "1", "GATEWAY_PORT": "1", "PROT": "1"}
     told = list(unknown_variables({**environ, **dict.fromkeys(CLIENT_VARIABLES, "x")}))
-    assert ["GATEWAY_PROT is no setting; did you mean GATEWAY_PORT?", "GATEWAY_XYZZY_QUUX is no setting"] == told
+    assert [
+        "GATEWAY_FOO is no setting",
+        "GATEWAY_PROT is no setting; did you mean GATEWAY_PORT?",
+        "GATEWAY_XYZZY_QUUX is no setting",
+    ] == told
 
 
 def test_settings_all_have_a_reason_and_a_unit_in_their_name() -> None:
