@@ -15,6 +15,7 @@ import msgspec
 from gateway import managers, schema
 from gateway.database_pool import connect_arguments
 from gateway.embedded import EmbeddedPostgres
+from gateway.environment import SECRET_CHARS_MIN
 from gateway.errors import StartupError
 from gateway.managers import NewManager
 from gateway.settings import Settings
@@ -28,16 +29,28 @@ def backend(settings: Settings, *, serving: bool = False) -> Iterator[tuple[Sett
     """The settings completed with the token secret, and the address of the database.
 
     The embedded default is made ready: started (or borrowed from the gateway that runs it), at the current schema, with
-    its secret and its managers. Raises StartupError.
+    its secret and its managers. A tool (`serving` false) takes one that is there and makes none. Raises StartupError.
     """
     if settings.database_url:
         yield settings, settings.database_url
         return
     data_dir = Path(settings.data_dir).absolute()
     postgres = EmbeddedPostgres(data_dir)
+    if not serving and not postgres.was_made():
+        raise StartupError(
+            f"There is no database in {data_dir}: type this in the folder that the gateway runs in, or set GATEWAY_DATA_DIR, "
+            "or GATEWAY_DATABASE_URL, as it is there. `gateway serve` makes an embedded one."
+        )
     with _owned(postgres) if serving else postgres.borrowed() as dsn:
         secret = asyncio.run(_prepare(settings, dsn, data_dir))
         yield msgspec.structs.replace(settings, token_secret=settings.token_secret or secret), dsn
+
+
+def place_of(settings: Settings) -> str:
+    """The database as messages name it."""
+    if settings.database_url:
+        return "the database of GATEWAY_DATABASE_URL"
+    return f"the embedded database in {Path(settings.data_dir).absolute()}"
 
 
 def require_secret(settings: Settings) -> None:
@@ -52,6 +65,12 @@ def require_secret(settings: Settings) -> None:
 def password_file(data_dir: Path, manager_id: int) -> Path:
     """Where the embedded default keeps the password of one of its managers."""
     return data_dir / "passwords" / str(manager_id)
+
+
+def forget_password(settings: Settings, manager_id: int) -> None:
+    """Removes the password that the embedded default made for a manager who has another now."""
+    if not settings.database_url:
+        password_file(Path(settings.data_dir), manager_id).unlink(missing_ok=True)
 
 
 def secret_file(data_dir: Path) -> Path:
@@ -72,7 +91,13 @@ def _secret(data_dir: Path) -> str:
     path = secret_file(data_dir)
     if not path.exists():
         _write_private(path, secrets.token_urlsafe(48))
-    return path.read_text().strip()
+    secret = path.read_text().strip()
+    if len(secret) < SECRET_CHARS_MIN:
+        raise StartupError(
+            f"{path} must hold the key that signs tokens, {SECRET_CHARS_MIN} characters or more: delete it, and the next start "
+            "makes one; tokens signed with another are refused."
+        )
+    return secret
 
 
 async def _prepare(settings: Settings, dsn: str, data_dir: Path) -> str:
@@ -99,9 +124,16 @@ async def _add_demo_managers(db: Any, data_dir: Path) -> None:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner reads; whole or not at all."""
+    """Writes a file that only its owner reads; whole or not at all, and on disk when this returns."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -140,6 +140,13 @@ class EmbeddedPostgres:
                 return False
         return True
 
+    def was_made(self) -> bool:
+        """Whether there is a database, of anybody's; a folder that cannot be looked into may have one."""
+        try:
+            return self._pgdata.exists()
+        except PermissionError:
+            return True
+
     @contextmanager
     def borrowed(self) -> Iterator[str]:
         """The dsn of a server that answers: a running gateway's, else one that lives as long as the block."""

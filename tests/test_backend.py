@@ -152,6 +152,39 @@ async def test_second_start_keeps_data_and_passwords(served: Served) -> None:
     assert "anna" in served.shell(f"'{sys.executable}' -m gateway manager list")
 
 
+async def test_a_password_that_was_changed_is_kept_no_more(served: Served) -> None:
+    """Its file goes with it, and the next start does not name it."""
+    told = served.shell(f"'{sys.executable}' -m gateway manager passwd 10 --password-file -", stdin=PASSWORD)
+    assert told.endswith(f" in the embedded database in {served.data_dir}.\n")
+    assert ["token_secret", "11", "12"] == list(served.files())
+    assert 0 == await asyncio.to_thread(served.stop)
+    await asyncio.to_thread(served.start)
+    assert [] == [line for line in served.lines if "login 10" in line]
+    async with Client.connected(served.url) as client:
+        await client.login("10", PASSWORD)
+
+
+@pytest.mark.parametrize("arguments", ["token --manager 10", "manager list", "schema check", "load --commands 1"])
+def test_tool_makes_no_database(tmp_path: Path, arguments: str) -> None:
+    """Typed in the wrong folder it says so, and leaves the folder as it was."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    command = [sys.executable, "-m", "gateway", *arguments.split()]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (2, "") == (ended.returncode, ended.stdout)
+    assert f"gateway: There is no database in {tmp_path}/.data: type this in the folder" in ended.stderr
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("held", ["", "abc\n"])
+async def test_a_secret_that_is_too_short_stops_the_start(dsn: str, tmp_path: Path, held: str) -> None:
+    """The file is named, with what to do."""
+    (tmp_path / "token_secret").write_text(held)
+    with pytest.raises(
+        StartupError, match="token_secret must hold the key that signs tokens, 32 characters or more: delete it"
+    ):
+        await backend._prepare(Settings(), dsn, tmp_path)
+
+
 async def test_two_that_prepare_at_once_agree(db: Any, dsn: str, tmp_path: Path) -> None:
     """A gateway and tools that first meet the database together end with one secret and one set of managers."""
     await db.execute("TRUNCATE manager CASCADE")

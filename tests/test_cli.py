@@ -208,7 +208,9 @@ async def test_manager_is_kept_while_the_gateway_runs(gateway: Running, cli: Run
     """One added signs in; disabled is out at the next command, enabled is in again, a new password ends the session."""
     client = await connect(gateway, login=None)
     add = ("manager", "add", "--id", "20", "--login", "anna", "--brand", "b", "--brand", "a", "--type", "crm_admin")
-    assert Ended(0, "Manager 20 added.\n", "") == await cli(*add, "--password-file", "-", stdin=f"{PASSWORD}\n")
+    assert Ended(0, "Manager 20 added in the database of GATEWAY_DATABASE_URL.\n", "") == await cli(
+        *add, "--password-file", "-", stdin=f"{PASSWORD}\n"
+    )
     assert ["b", "a"] == (await client.login("anna", PASSWORD))["brands"]
     assert "b" == (await client.add(created_by=99))["brand"]
     listed = (await cli("manager", "list")).out.splitlines()

@@ -12,7 +12,7 @@ import click
 
 from gateway import managers
 from gateway.access import SessionType
-from gateway.backend import backend
+from gateway.backend import backend, forget_password, place_of
 from gateway.cli.connect import connected
 from gateway.cli.password import password_of
 from gateway.environment import load
@@ -51,7 +51,7 @@ def add(
     new = NewManager(id=manager_id, login=login, type=SessionType[type_name.upper()], brands=brands, desk_mask=desk_mask)
     password = password_of(password_file, new=True)
     _run(lambda db: managers.add(db, new, password))
-    click.echo(f"Manager {manager_id} added.")
+    _tell(f"Manager {manager_id} added")
 
 
 @manager.command("list")
@@ -71,7 +71,7 @@ def list_() -> None:
 def disable(manager_id: int) -> None:
     """Bar a manager from the next command on."""
     _run(lambda db: managers.set_disabled(db, manager_id, disabled=True))
-    click.echo(f"Manager {manager_id} disabled.")
+    _tell(f"Manager {manager_id} disabled")
 
 
 @manager.command()
@@ -79,7 +79,7 @@ def disable(manager_id: int) -> None:
 def enable(manager_id: int) -> None:
     """Let a manager in again."""
     _run(lambda db: managers.set_disabled(db, manager_id, disabled=False))
-    click.echo(f"Manager {manager_id} enabled.")
+    _tell(f"Manager {manager_id} enabled")
 
 
 @manager.command()
@@ -89,7 +89,13 @@ def passwd(manager_id: int, password_file: Path | None) -> None:
     """Set a manager's password and end the manager's sessions."""
     password = password_of(password_file, new=True)
     _run(lambda db: managers.set_password(db, manager_id, password))
-    click.echo(f"Password of manager {manager_id} set; the manager's sessions have ended.")
+    forget_password(load(os.environ), manager_id)
+    _tell(f"Password of manager {manager_id} set and the manager's sessions ended")
+
+
+def _tell(done: str) -> None:
+    """Says what was done and where: of two databases it may have been the wrong one."""
+    click.echo(f"{done} in {place_of(load(os.environ))}.")
 
 
 def _run(work: Callable[[Any], Awaitable[Any]]) -> Any:

@@ -109,22 +109,28 @@ def _welcome(settings: Settings, port: int) -> str:
     scheme = "wss" if settings.tls_cert else "ws"
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     lines = [f"Gateway {__version__} serves {url}"]
-    if settings.database_url:
-        return "\n".join([*lines, "Ctrl-C stops it."])
+    if not settings.database_url:
+        lines += _first_steps(settings, url)
+    return "\n".join([*lines, "Ctrl-C stops it."])
+
+
+def _first_steps(settings: Settings, url: str) -> list[str]:
+    """On the embedded default: where the data is, and how to sign in with the password that the first start made."""
+    lines = [f"PostgreSQL is embedded under {_relative(Path(settings.data_dir))}"]
     login = DEMO_MANAGERS[0]
+    if not password_file(Path(settings.data_dir), login).exists():
+        return lines
     password = _relative(password_file(Path(settings.data_dir), login))
     where = [] if url == "ws://127.0.0.1:8080" else ["--url", url]
     command = [*_program(), "send", "MngAddCalendarEvent", *where, "--login", str(login), "--password-file", password]
-    lines += [
-        f"PostgreSQL is embedded under {_relative(Path(settings.data_dir))}",
+    return [
+        *lines,
         f"Sign in as login {login}; its password is in {password}",
         "Type in another terminal:",
         "",
         f"  {shlex.join(command)} --data '{FIRST_EVENT}'",
         "",
-        "Ctrl-C stops it.",
     ]
-    return "\n".join(lines)
 
 
 def _program() -> list[str]:
