@@ -42,8 +42,21 @@ def no_service(message: str, outcome: Outcome = Outcome.NOT_EXECUTED) -> Command
 
 
 def unreachable(error: BaseException) -> StartupError:
-    """The message for a database that does not answer; without the error's own text, which may hold a password."""
+    """The message for a database that cannot be used, in PostgreSQL's own words if it answered.
+
+    Those of other errors may hold a part of a password that was taken for a host or a port.
+    """
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate and not isinstance(error, LOST):
+        return StartupError(
+            f"PostgreSQL refuses the connection ({error}): check user, password, database name and parameters in "
+            f"GATEWAY_DATABASE_URL. {_QUOTING}"
+        )
     return StartupError(
-        f"The database cannot be reached ({type(error).__name__}): check GATEWAY_DATABASE_URL "
-        "(host, port, user, password, database name) and that PostgreSQL runs."
+        f"The database cannot be reached ({type(error).__name__}): check host and port in GATEWAY_DATABASE_URL, and that "
+        f"PostgreSQL runs there. {_QUOTING}"
     )
+
+
+_QUOTING = (
+    "A password with other characters than letters and digits must be percent-encoded there, or given in PGPASSWORD instead."
+)

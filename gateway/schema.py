@@ -42,8 +42,19 @@ async def version_of(db: Any) -> int:
 async def apply(db: Any) -> tuple[int, int]:
     """Takes the database forward to the current version in one transaction; returns the versions before and after.
 
-    Raises StartupError when the database is newer than this gateway.
+    Raises StartupError when the database is newer than this gateway, cannot hold every text, or is somebody else's.
     """
+    await _require_utf8(db)
+    try:
+        return await _forward(db)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StartupError(
+            f"PostgreSQL does not let this user make the tables ({error}): it must own the database and what is in it. "
+            "As its superuser: ALTER DATABASE name OWNER TO user"
+        ) from None
+
+
+async def _forward(db: Any) -> tuple[int, int]:
     async with db.transaction():
         await db.execute("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
         await db.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
@@ -57,10 +68,20 @@ async def apply(db: Any) -> tuple[int, int]:
 
 
 async def check(db: Any) -> None:
-    """Raises StartupError when the database is not at the current version."""
+    """Raises StartupError when the database is not at the current version, or cannot hold every text."""
+    await _require_utf8(db)
     version = await version_of(db)
     if version != current_version():
         raise mismatch(version)
+
+
+async def _require_utf8(db: Any) -> None:
+    encoding = await db.fetchval("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise StartupError(
+            f"The database has the encoding {encoding}, which cannot hold every title: make one with "
+            "createdb --encoding=UTF8 --template=template0"
+        )
 
 
 def mismatch(version: int) -> StartupError:

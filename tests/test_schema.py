@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -85,3 +86,35 @@ async def test_tables_of_somebody_else_are_left_alone(empty):
 
 
 schema_steps = schema.steps()
+
+
+async def test_apply_by_a_user_who_may_not_says_what_to_do(empty):
+    """A role that does not own the database is told what its superuser has to type."""
+    await empty.execute("CREATE ROLE stranger; GRANT USAGE ON SCHEMA public TO stranger; SET ROLE stranger")
+    try:
+        with pytest.raises(StartupError, match=r"permission denied.* ALTER DATABASE name OWNER TO user"):
+            await schema.apply(empty)
+    finally:
+        await empty.execute("RESET ROLE; DROP OWNED BY stranger; DROP ROLE stranger")
+
+
+async def test_database_that_cannot_hold_every_text_is_refused(dsn, db):
+    """Neither served nor taken forward, with what to type instead."""
+    await db.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+    latin = await asyncpg.connect(urlunsplit(urlsplit(dsn)._replace(path="/latin")))
+    try:
+        for work in (schema.check, schema.apply):
+            with pytest.raises(StartupError, match=r"encoding LATIN1.* createdb --encoding=UTF8"):
+                await work(latin)
+    finally:
+        await latin.close()
+        await db.execute("DROP DATABASE latin")
+
+
+async def test_refused_connection_is_told_in_the_words_of_postgresql(dsn):
+    """A server that answers was reached; of one that does not no text is shown, which may hold a part of the password."""
+    with pytest.raises(StartupError, match=r'PostgreSQL refuses the connection \(database "nosuch" does not exist\)'):
+        await schema.connect({"dsn": urlunsplit(urlsplit(dsn)._replace(path="/nosuch"))})
+    with pytest.raises(StartupError, match=r"cannot be reached \(\w+\): check host and port.* percent-encoded") as caught:
+        await schema.connect({"dsn": "postgresql://gateway:hid@den@127.0.0.1:1/gateway"})
+    assert "hid" not in str(caught.value)
