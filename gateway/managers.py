@@ -14,7 +14,8 @@ from gateway.fields import INTEGER_MAX
 from gateway.passwords import PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, hash_password
 
 _BRAND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_MASK = re.compile(r"[A-Za-z0-9_.*!, -]*")
+_PATTERN = re.compile(r"(! *)?[A-Za-z0-9_.*-]+")
+_END_SESSIONS = "UPDATE session SET revoked_time = extract(epoch FROM now()) WHERE manager_id = $1 AND revoked_time = 0"
 
 
 class NewManager(Struct, frozen=True, kw_only=True):
@@ -52,8 +53,15 @@ async def list_all(db: Any) -> list[asyncpg.Record]:
 
 
 async def set_disabled(db: Any, manager_id: int, *, disabled: bool) -> None:
-    """Bars a manager from the next command on, or lets the manager in again."""
-    done = await db.fetchval("UPDATE manager SET disabled = $2 WHERE id = $1 RETURNING id", manager_id, disabled)
+    """Bars a manager from the next command on and ends the manager's sessions, or lets the manager sign in again."""
+    done = await db.fetchval(
+        f"""
+        WITH changed AS (UPDATE manager SET disabled = $2 WHERE id = $1 RETURNING id), ended AS ({_END_SESSIONS} AND $2)
+        SELECT id FROM changed
+        """,  # noqa: S608 - made of a fragment of our own
+        manager_id,
+        disabled,
+    )
     if done is None:
         raise _unknown(manager_id)
 
@@ -62,13 +70,10 @@ async def set_password(db: Any, manager_id: int, password: str) -> None:
     """Stores a new password and ends the manager's sessions: who knew the old one is out."""
     _check_password(password)
     done = await db.fetchval(
-        """
-        WITH changed AS (UPDATE manager SET password_hash = $2 WHERE id = $1 RETURNING id),
-        ended AS (
-            UPDATE session SET revoked_time = extract(epoch FROM now())
-            WHERE manager_id = $1 AND revoked_time = 0)
+        f"""
+        WITH changed AS (UPDATE manager SET password_hash = $2 WHERE id = $1 RETURNING id), ended AS ({_END_SESSIONS})
         SELECT id FROM changed
-        """,
+        """,  # noqa: S608 - made of a fragment of our own
         manager_id,
         hash_password(password),
     )
@@ -96,8 +101,15 @@ def _check(manager: NewManager, password: str) -> None:
     for brand in manager.brands:
         if not _BRAND.fullmatch(brand):
             raise StartupError(f"--brand {brand!r} must be up to 64 of the characters A-Z a-z 0-9 _ . -")
-    if not _MASK.fullmatch(manager.desk_mask):
-        raise StartupError(f"--desk-mask {manager.desk_mask!r} must be like DESK_EU*,!DESK_EU_TEST")
+    patterns = [pattern.strip(" ") for pattern in manager.desk_mask.split(",")] if manager.desk_mask else []
+    if not all(_PATTERN.fullmatch(pattern) for pattern in patterns):
+        raise StartupError(
+            f"--desk-mask {manager.desk_mask!r} must be like DESK_EU*,!DESK_EU_TEST, with commas between the patterns"
+        )
+    if patterns and all(pattern.startswith("!") for pattern in patterns):
+        raise StartupError(
+            f"--desk-mask {manager.desk_mask!r} covers no desk: say what it covers before what it leaves out, like *,!DESK_X"
+        )
 
 
 def _check_password(password: str) -> None:

@@ -59,6 +59,9 @@ async def test_manager_with_something_wrong_is_refused_by_name(db: Any) -> None:
         ({"brands": ("a\n",)}, PASSWORD, "--brand "),
         ({"desk_mask": "DESK;"}, PASSWORD, "--desk-mask 'DESK;' must be like"),
         ({"desk_mask": "DESK\n"}, PASSWORD, "--desk-mask "),
+        ({"desk_mask": "DESK EU"}, PASSWORD, "with commas between the patterns"),
+        ({"desk_mask": "DESK,,EU"}, PASSWORD, "with commas between the patterns"),
+        ({"desk_mask": "!DESK, ! EU"}, PASSWORD, "covers no desk"),
         ({}, "", "The password must be 8 to 1024 characters long"),
         ({}, "\u00e9" * 7, "The password must be 8 to 1024 characters long"),
         ({}, "x" * 1025, "The password must be 8 to 1024 characters long"),
@@ -70,13 +73,16 @@ async def test_manager_with_something_wrong_is_refused_by_name(db: Any) -> None:
 
 
 async def test_manager_disabled_and_enabled_again(db: Any) -> None:
-    """`require` refuses a disabled manager, with the command that helps, and an unknown one."""
+    """`require` refuses a disabled manager, with the command that helps; the sessions of before have ended for good."""
+    await db.execute("INSERT INTO session (id, manager_id, expires_time) VALUES ('a', 10, 9e9), ('b', 11, 9e9)")
     await managers.require(db, 10)
     await managers.set_disabled(db, 10, disabled=True)
     with pytest.raises(StartupError, match="gateway manager enable 10"):
         await managers.require(db, 10)
     await managers.set_disabled(db, 10, disabled=False)
     await managers.require(db, 10)
+    await managers.set_disabled(db, 11, disabled=False)
+    assert [("b", 0)] == [tuple(row) for row in await db.fetch("SELECT id, revoked_time FROM session WHERE revoked_time = 0")]
 
 
 async def test_manager_unknown_is_refused_by_each_change(db: Any) -> None:

@@ -69,7 +69,7 @@ def list_() -> None:
 @manager.command()
 @click.argument("manager_id", type=int)
 def disable(manager_id: int) -> None:
-    """Bar a manager from the next command on."""
+    """Bar a manager from the next command on, and end the manager's sessions."""
     _run(lambda db: managers.set_disabled(db, manager_id, disabled=True))
     _tell(f"Manager {manager_id} disabled")
 
@@ -77,7 +77,7 @@ def disable(manager_id: int) -> None:
 @manager.command()
 @click.argument("manager_id", type=int)
 def enable(manager_id: int) -> None:
-    """Let a manager in again."""
+    """Let a manager sign in again."""
     _run(lambda db: managers.set_disabled(db, manager_id, disabled=False))
     _tell(f"Manager {manager_id} enabled")
 
