@@ -22,6 +22,10 @@ BESIDE_MIN = 4
 """Items that are worth a statement beside another; one of fewer costs PostgreSQL and the disk nearly as much."""
 SLOW_SECONDS = 0.02
 """A statement that takes longer, some 20 times what they take, waits for a lock or the disk: nothing waits for it."""
+ASIDE_SECONDS = 0.1
+"""An item run by itself that takes longer waits for a lock: those behind it go on."""
+ASIDE_MAX = 4
+"""Items left aside like that, each on a database connection of its own, before those behind them wait."""
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -29,14 +33,14 @@ class GroupCommit(Generic[Item, Result]):
 
     A lone item goes at once, in the caller's task. While others are under way items wait; a writer takes all that wait, up
     to `share_max`, when the last one is done, or as soon as they are as many as are under way and BESIDE_MIN, or when the
-    oldest takes long: statements of few items beside each other would only slow each other down. There is no timer. When
-    more wait than one takes, their owners take turns. What has waited for `deadline_seconds` is not sent any more and
-    fails with TIMEOUT.
+    oldest takes long: statements of few items beside each other would only slow each other down. No item waits for a timer;
+    one looks whether the oldest takes long. When more wait than one takes, their owners take turns. What has waited for
+    `deadline_seconds` is not sent any more and fails with TIMEOUT.
 
     When PostgreSQL refuses a shared statement, its items are run one by one in the same order, so that only the guilty
-    one gets an error. When the answer was lost nothing is sent again: every item of the statement gets that error, with
-    its outcome. A caller that is cancelled takes no other item along. `observe_size` is told how many items go together;
-    when they are then run one by one it is not told again.
+    one gets an error; those behind one that waits for a lock go on meanwhile. When the answer was lost nothing is sent
+    again: every item of the statement gets that error, with its outcome. A caller that is cancelled takes no other item
+    along. `observe_size` is told how many items go together; when they are then run one by one it is not told again.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class GroupCommit(Generic[Item, Result]):
         self._idle: deque[asyncio.Future[None]] = deque()
         self._under_way = 0
         self._begun_at: list[float] = []
+        self._looks_again = False
 
     def writers(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that do the work; whoever owns this owns the tasks that run them."""
@@ -83,6 +88,8 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting.append(owner, (item, answer, self._loop.time() + self._deadline_seconds))
         if self._idle:
             self._wake()
+            if self._idle and not self._looks_again:
+                self._look_later()
         return answer
 
     def _are_enough(self) -> bool:
@@ -96,6 +103,17 @@ class GroupCommit(Generic[Item, Result]):
         """Lets an idle writer take what waits."""
         if self._idle and self._are_enough():
             self._idle.popleft().set_result(None)
+
+    def _look_later(self) -> None:
+        self._looks_again = True
+        self._loop.call_later(SLOW_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """The oldest may take long by now, and nothing else come or end."""
+        self._looks_again = False
+        self._wake()
+        if self._waiting and self._idle:
+            self._look_later()
 
     async def _write_forever(self) -> None:
         while True:
@@ -146,11 +164,17 @@ class GroupCommit(Generic[Item, Result]):
 
     async def _answer_one_by_one(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         deadline = self._loop.time() + self._deadline_seconds
-        for entry in batch:
-            if self._loop.time() < deadline:
-                await self._answer([entry])
-            else:
-                _settle(entry[1], CommandError(ErrorCode.TIMEOUT, "the commands before this one took too long"))
+        aside: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as tasks:
+            for entry in batch:
+                if len(aside) == ASIDE_MAX:
+                    _, aside = await asyncio.wait(aside, return_when=asyncio.FIRST_COMPLETED)
+                if self._loop.time() >= deadline:
+                    _settle(entry[1], CommandError(ErrorCode.TIMEOUT, "the commands before this one took too long"))
+                    continue
+                task = tasks.create_task(self._answer([entry]))
+                _, late = await asyncio.wait({task}, timeout=ASIDE_SECONDS)
+                aside |= late
 
 
 def _refused(error: Exception) -> bool:

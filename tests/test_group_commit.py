@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 
 from gateway.errors import CommandError, ErrorCode, Outcome
@@ -337,6 +338,47 @@ async def test_nothing_waits_for_a_statement_that_takes_long(monkeypatch: pytest
         await statements.submit(2)
         assert [[0], [1], [2]] == statements.begun
         await statements.end_all()
+
+
+async def test_a_statement_is_found_to_take_long_while_nothing_else_comes_or_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lone item that came right behind it goes all the same; and so does the next."""
+    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.01)
+    async with asyncio.TaskGroup() as tasks:
+        statements = Statements(64, tasks)
+        await turns()
+        await statements.submit(0)
+        await statements.submit(1)
+        await becomes_true(lambda: [[0], [1]] == statements.begun)
+        await statements.end(1)
+        await statements.submit(2)
+        await becomes_true(lambda: [[0], [1], [2]] == statements.begun)
+        await statements.end_all()
+
+
+async def test_items_behind_one_that_waits_for_a_lock_are_done_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a refused statement three items wait for locks: the others have their results before those are let go."""
+    monkeypatch.setattr("gateway.group_commit.ASIDE_SECONDS", 0.01)
+    locks, ran = asyncio.Event(), list[int]()
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        if len(items) > 1:
+            raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
+        ran.extend(items)
+        if items[0] < 3:
+            await locks.wait()
+        return items
+
+    group: GroupCommit[int, int] = GroupCommit(run, 64, 60, lambda _size: None)
+    answers = [asyncio.ensure_future(group.submit(item, "owner")) for item in range(8)]
+    async with asyncio.TaskGroup() as tasks:
+        writers = [tasks.create_task(writer) for writer in group.writers()]
+        assert [3, 4, 5, 6, 7] == await asyncio.wait_for(asyncio.gather(*answers[3:]), 30)
+        assert [False] * 3 == [answer.done() for answer in answers[:3]]
+        locks.set()
+        assert [0, 1, 2] == await asyncio.gather(*answers[:3])
+        for writer in writers:
+            writer.cancel()
+    assert list(range(8)) == ran
 
 
 async def test_items_that_come_before_the_writers_go_once_they_are_there() -> None:
