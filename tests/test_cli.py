@@ -166,7 +166,8 @@ async def test_send_without_a_reply_is_2_with_a_message(gateway: Running, cli: R
     wrong.write_text("wrong")
     refused = {
         ("--url", "ws://127.0.0.1:1"): "does a gateway run there",
-        ("--url", "nonsense"): "does a gateway run there",
+        ("--url", "nonsense"): "--url nonsense must begin with ws:// or wss://",
+        ("--url", "127.0.0.1:8080"): "must begin with ws://",
         ("--url", "ws://127.0.0.1:99999"): "does a gateway run there",
         ("--data", "{"): "--data is not JSON",
         ("--data", "-"): "--data is not JSON",

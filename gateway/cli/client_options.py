@@ -22,8 +22,10 @@ ca_file_option = click.option(
 
 
 def trusted(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
-    """How to check the gateway's certificate; None for ws://. Raises StartupError."""
-    if not url.startswith("wss:"):
+    """How to check the gateway's certificate; None for ws://. Raises StartupError, also for an address of another kind."""
+    if not url.startswith(("ws://", "wss://")):
+        raise StartupError(f"--url {url} must begin with ws:// or wss://, like ws://127.0.0.1:8080")
+    if url.startswith("ws:"):
         return None
     try:
         return ssl.create_default_context(cafile=ca_file)

@@ -21,7 +21,10 @@ REPLY_SECONDS = 30.0
 UNAUTHORIZED = 401
 SIGN_IN = "MngLogin"
 """Proves by its data alone."""
-HOW_TO_PROVE = "give --login NAME --password-file FILE, or --token TOKEN, as `gateway token --manager ID` prints it."
+HOW_TO_PROVE = (
+    "give --login NAME --password-file FILE, or --token TOKEN, as `gateway token --manager ID`, typed in the folder that the "
+    "gateway runs in, prints it."
+)
 
 
 @click.command()
