@@ -144,7 +144,7 @@ class EmbeddedPostgres:
         """Whether there is a database, of anybody's; a folder that cannot be looked into may have one."""
         try:
             return self._pgdata.exists()
-        except PermissionError:
+        except OSError:
             return True
 
     @contextmanager
@@ -165,18 +165,21 @@ class EmbeddedPostgres:
     def _check_folders(self) -> None:
         """Makes the data directory if it is missing; refuses what PostgreSQL could not use, before writing anything."""
         length = len(os.fsencode(self._socket_dir / SOCKET_NAME))
-        if length > SOCKET_PATH_BYTES_MAX or UNSAFE_IN_PATH & set(str(self._data_dir)):
+        if UNSAFE_IN_PATH & set(str(self._data_dir)):
             raise StartupError(
-                f"the path {self._data_dir} must hold no double quote, $, backtick, backslash, comma or newline, and"
-                f" PostgreSQL's socket below it takes {length} bytes of at most {SOCKET_PATH_BYTES_MAX}: set"
-                " GATEWAY_DATA_DIR to another, shorter path"
+                f"the path {self._data_dir} must hold no double quote, $, backtick, backslash, comma or newline: set"
+                " GATEWAY_DATA_DIR to another"
+            )
+        if length > SOCKET_PATH_BYTES_MAX:
+            raise StartupError(
+                f"the path {self._data_dir} is too long, PostgreSQL's socket below it takes {length} bytes of at most"
+                f" {SOCKET_PATH_BYTES_MAX}: set GATEWAY_DATA_DIR to a shorter one"
             )
         require_enterable(bin_dir())
         require_enterable(self._data_dir.parent)
         if not self._data_dir.exists():
             self._data_dir.mkdir()
             self._data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
-        require_enterable(self._data_dir)
         # Root must not write into, or give away, what another user can turn into a link.
         for folder, owners in ((self._data_dir, (0, os.geteuid())), (self._pgdata, (server_user().pw_uid,))):
             if folder.exists() and (owner := folder.stat().st_uid) not in owners:
@@ -184,6 +187,7 @@ class EmbeddedPostgres:
                     f"{folder} belongs to the user {owner}: run the gateway as the user that made it, or set"
                     " GATEWAY_DATA_DIR to another folder"
                 )
+        require_enterable(self._data_dir)
 
     def _locked(self) -> int:
         lock = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)

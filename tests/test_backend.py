@@ -143,13 +143,15 @@ async def test_second_start_keeps_data_and_passwords(served: Served) -> None:
     async with Client.connected(served.url) as client:
         token = (await client.login("10", files["10"]))["token"]
         first = await client.add()
+    python = f"'{sys.executable}' -m gateway"
+    served.shell(f"{python} manager add --id 21 --login berta --brand b --password-file -", stdin=PASSWORD)
     assert 0 == await asyncio.to_thread(served.stop)
     await asyncio.to_thread(served.start)
     assert files == served.files()
     async with Client.connected(served.url, additional_headers={"Authorization": f"Bearer {token}"}) as client:
         assert first["id"] < (await client.add())["id"]
         await client.login("12", files["12"])
-    assert "anna" in served.shell(f"'{sys.executable}' -m gateway manager list")
+    assert "berta" in served.shell(f"{python} manager list")
 
 
 async def test_a_password_that_was_changed_is_kept_no_more(served: Served) -> None:

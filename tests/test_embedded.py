@@ -304,10 +304,18 @@ def test_start_does_not_make_the_parent(folder: Path) -> None:
         EmbeddedPostgres(folder / "missing" / "data").start()
 
 
-@pytest.mark.parametrize("name", ["x" * 100, 'quo"te', "dol$lar", "com,ma"])
-def test_start_refuses_a_path_that_postgresql_cannot_take(folder: Path, name: str) -> None:
-    """Too long for a socket, or unsafe in the shell of pg_ctl: the message says so and nothing is made."""
-    with pytest.raises(StartupError, match=r"takes \d+ bytes of at most 107: set GATEWAY_DATA_DIR"):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x" * 100, r"takes \d+ bytes of at most 107: set GATEWAY_DATA_DIR"),
+        ('quo"te', "must hold no double quote"),
+        ("dol$lar", r"\$, backtick"),
+        ("com,ma", "comma or newline: set GATEWAY_DATA_DIR"),
+    ],
+)
+def test_start_refuses_a_path_that_postgresql_cannot_take(folder: Path, name: str, told: str) -> None:
+    """Too long for a socket, or unsafe in the shell of pg_ctl: the message says which and nothing is made."""
+    with pytest.raises(StartupError, match=told):
         EmbeddedPostgres(folder / name).start()
     assert list(folder.iterdir()) == []
 
