@@ -8,12 +8,14 @@ import sys
 import msgspec
 import pytest
 
+from gateway.backend import backend
 from gateway.capture import Header
 from gateway.errors import StartupError
 from gateway.harness.credentials import Member
 from gateway.harness.extra import require_extra
 from gateway.harness.kinds import Kinds
 from gateway.harness.mix import COMMAND_OF, Mix, parse_mix
+from gateway.settings import Settings
 from tests.certificates import Authority
 from tests.client import EVENT
 from tests.harness_runs import TOKEN, Answer, Ended, gateway, good, stand_in
@@ -176,6 +178,12 @@ async def test_load_and_replay_name_the_key_that_the_gateway_does_not_take(start
     file.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in (Header(), line)))
     (scratch_dir / "runs").mkdir()
     here = {"folder": scratch_dir / "runs"}
+
+    def make_another() -> None:
+        with backend(Settings(data_dir=str(folder)), serving=True):
+            pass
+
+    await asyncio.to_thread(make_another)
     elsewhere = {**here, "data_dir": str(folder)}
     for ended, told in (
         (await gateway("load", *url, **elsewhere), f"the key in {folder}/token_secret"),
