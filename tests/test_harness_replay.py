@@ -174,18 +174,25 @@ def test_stream_leaves_out_events_of_before(tmp_path):
 
 
 def test_stream_faults_are_named(tmp_path):
-    """No header, another version or a broken line is an error; a last line half written is not."""
+    """No header, one that does not say its version, another version or a broken line is an error; a half last line is not."""
     file = stream(tmp_path, add(0.0, 1))
-    text = file.read_text()
+    text = file.read_bytes()
+    deep = b'{"time":0,"connection":1,"manager":10,"frame":{"command":"x","extID":1,"data":%b1%b}}' % (b"[" * 3000, b"]" * 3000)
     for broken, told in (
-        ("{}", "no command"),
-        ('{"stream":"crm-gateway","version":2}\n', "crm-gateway 2"),
-        ("nonsense\n", "no header"),
-        (text + "nonsense\n", "line 3"),
+        (b"", "no header"),
+        (b"{}\n", "no header .*`stream`"),
+        (b'{"stream":"crm-gateway"}\n', "no header .*`version`"),
+        (b'{"stream":"crm-gateway","version":2}\n', "crm-gateway 2"),
+        (b"nonsense\n", "no header"),
+        (b"\xff\n", "no header"),
+        (text + b"nonsense\n", "line 3"),
+        (text + text.splitlines()[1].replace(b"MngAdd", b"Mng\xff") + b"\n", "line 3.*utf-8"),
+        (text + text.splitlines()[1].replace(b'"type"', b'"t\xffpe"') + b"\n", "line 3.*utf-8"),
+        (text + deep + b"\n", "line 3.*recursion"),
     ):
-        file.write_text(broken)
-        if told != "no command":
-            with pytest.raises(StartupError, match=told):
-                read_stream(file)
-    file.write_text(text + '{"time":0.2,"conn')
-    assert 1 == len(read_stream(file).steps)
+        file.write_bytes(broken)
+        with pytest.raises(StartupError, match=told):
+            read_stream(file)
+    for half in (b'{"time":0.2,"conn', b'{"time":0.2,"\xc3', deep):
+        file.write_bytes(text + half)
+        assert 1 == len(read_stream(file).steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import msgspec
 from msgspec import Raw, Struct
@@ -27,6 +27,8 @@ BY_ID = frozenset(
     )
 )
 FILTER = "MngGetCalendarEventsByFilter"
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""How a line fails to be decoded: its JSON, its encoding, or how deep it is nested."""
 
 
 class RecordedEvent:
@@ -70,6 +72,13 @@ class Stream(Struct):
     skipped: Counter[str]
 
 
+class _Header(Header, frozen=True, kw_only=True):
+    """A first line that leaves out which stream it is, or which version, is none."""
+
+    stream: str
+    version: int
+
+
 class _Ids(Struct):
     id: int = 0
     after: Raw = Raw(b"null")
@@ -90,23 +99,23 @@ def read_stream(path: Path, *, keep_unknown: bool = False) -> Stream:
 
 
 def _lines(path: Path) -> tuple[Header, list[Line]]:
-    decode_line = msgspec.json.Decoder(Line).decode
     with path.open("rb") as file:
         try:
-            header = msgspec.json.decode(file.readline(), type=Header)
-        except msgspec.MsgspecError as error:
+            header = msgspec.json.decode(file.readline().decode(), type=_Header)
+        except UNREADABLE as error:
             raise StartupError(f"{path} is no recorded stream: its first line is no header ({error})") from None
         if header.stream != STREAM or header.version != VERSION:
             raise StartupError(f"{path} is a stream {header.stream} {header.version}: this gateway reads {STREAM} {VERSION}")
-        return header, list(_decoded(path, file, decode_line))
+        return header, list(_decoded(path, file))
 
 
-def _decoded(path: Path, file: Any, decode_line: Any) -> Iterator[Line]:
-    """A last line that a killed gateway left half written is ignored."""
+def _decoded(path: Path, file: IO[bytes]) -> Iterator[Line]:
+    """A last line that a killed gateway left half written is ignored. All of a line must be UTF-8, read by us or not."""
+    decode_line = msgspec.json.Decoder(Line).decode
     for number, text in enumerate(file, start=2):
         try:
-            yield decode_line(text)
-        except msgspec.MsgspecError as error:
+            yield decode_line(text.decode())
+        except UNREADABLE as error:
             if text.endswith(b"\n"):
                 raise StartupError(f"{path}, line {number}: {error}") from None
 
