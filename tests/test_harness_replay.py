@@ -102,6 +102,13 @@ def add(time: float, connection: int, event_id: int = 1) -> dict[str, Any]:
     return line(time, connection, "MngAddCalendarEvent", EVENT, id=event_id)
 
 
+GET = ("MngGetCalendarEvent", {"id": 1})
+
+
+def update(title: str) -> tuple[str, dict[str, Any]]:
+    return "MngUpdateCalendarEvent", {"id": 1, "title": title}
+
+
 def stream(folder: Path, *lines: dict[str, Any]) -> Path:
     """A file with these lines."""
     file = folder / "stream.ndjson"
@@ -109,12 +116,16 @@ def stream(folder: Path, *lines: dict[str, Any]) -> Path:
     return file
 
 
-def replaying(file: Path) -> tuple[Replay, list[int]]:
-    """A replay on two connections, and the connections it woke."""
-    replay = Replay(Kinds(), read_stream(file), 2, {10: "token"}, lambda _: 10)
+def replaying(file: Path, connections: int = 2, *, paced: bool = False) -> tuple[Replay, list[int]]:
+    """A replay of which all is due, and the connections it woke."""
+    replay = Replay(Kinds(), read_stream(file), connections, {10: "token"}, lambda _: 10)
     woken: list[int] = []
     replay.wake = woken.append
-    replay.fill()
+    if paced:
+        for due, _, tell in replay.times(lambda _, step: step.time):
+            tell(due)
+    else:
+        replay.fill()
     return replay, woken
 
 
@@ -130,7 +141,7 @@ ADDED = b'{"extID":1,"status":200,"data":{"event":{"id":77,"brand":"default"}}}'
 
 def test_replay_maps_ids_through_the_replies(tmp_path):
     """A command on an event waits for the reply to its add, on whatever connection, and then names the new id."""
-    file = stream(tmp_path, line(0.2, 2, "MngGetCalendarEvent", {"id": 5, "x": 1}), add(0.1, 1, 5))
+    file = stream(tmp_path, add(0.1, 1, 5), line(0.2, 2, "MngGetCalendarEvent", {"id": 5, "x": 1}))
     replay, woken = replaying(file)
     job = taken(replay, 0)
     assert replay.take(1) is None
@@ -141,18 +152,72 @@ def test_replay_maps_ids_through_the_replies(tmp_path):
 
 
 def test_replay_keeps_the_order_of_an_events_commands(tmp_path):
-    """Across connections each waits for the reply to the one before; on one connection the gateway keeps the order."""
-    get, delete = (line(0.2, 1, "MngGetCalendarEvent", {"id": 1}), line(0.3, 2, "MngDeleteCalendarEvent", {"id": 1}))
-    replay, woken = replaying(stream(tmp_path, add(0.0, 1), get, delete))
+    """Each waits for the reply to the one before, on its own connection too; reads go along with reads."""
+    get = line(0.2, 1, "MngGetCalendarEvent", {"id": 1})
+    page = line(0.3, 2, "MngGetCalendarEventsByFilter", {"after": {"id": 1}})
+    delete = line(0.4, 2, "MngDeleteCalendarEvent", {"id": 1})
+    replay, woken = replaying(stream(tmp_path, add(0.0, 1), get, page, delete, line(0.5, 1, *GET)))
     added = taken(replay, 0)
-    assert replay.take(0) is None
+    assert [None, None] == [replay.take(0), replay.take(1)]
     replay.answered(added, ADDED, ok=True)
-    got = taken(replay, 0)
-    assert replay.take(1) is None
+    reads = taken(replay, 0), taken(replay, 1)
+    assert [None, None] == [replay.take(0), replay.take(1)]
+    replay.answered(reads[0], b"", ok=True)
+    assert [None, None] == [replay.take(0), replay.take(1)]
     woken.clear()
-    replay.answered(got, b"", ok=True)
+    replay.lost(reads[1])
+    assert {0, 1} == set(woken)
+    deleted = taken(replay, 1)
+    assert ("MngDeleteCalendarEvent", None) == (deleted.kind.name, replay.take(0))
+    replay.answered(deleted, b"", ok=True)
+    assert "MngGetCalendarEvent" == taken(replay, 0).kind.name
+
+
+@pytest.mark.parametrize("paced", [False, True])
+@pytest.mark.parametrize("connections", [1, 2])
+def test_replay_takes_the_order_of_the_replies_for_that_of_the_commands(tmp_path, connections, paced):
+    """Between connections, however they share the replay's; those of one connection go as they were read."""
+    slow, quick = line(0.1, 1, *update("Slow")), line(0.2, 2, *update("Quick"))
+    first, second = line(0.3, 1, *update("First")), line(0.4, 1, *update("Second"))
+    replay, _ = replaying(stream(tmp_path, add(0.0, 2), quick, slow, second, first), connections, paced=paced)
+    sent = []
+    while not replay.exhausted():
+        job = next(job for number in range(connections) if (job := replay.take(number)))
+        assert [None] * connections == [replay.take(number) for number in range(connections)]
+        sent.append(msgspec.json.decode(b"{" + job.tail[1:])["data"]["title"])
+        replay.answered(job, ADDED, ok=True)
+    assert [EVENT["title"], "Quick", "Slow", "First", "Second"] == sent
+
+
+async def test_replay_waits_for_a_command_that_was_put_off(start, dsn, tmp_path):
+    """Commands sent again because of a rate (429) keep their place among those on their event."""
+    running = await start(manager_commands_per_second_max=20, manager_commands_burst_max=10)
+    updates = [line(n / 100, 1, "MngUpdateCalendarEvent", {"id": 1, "title": f"{n}", "if_version": n}) for n in range(1, 31)]
+    ended = await gateway(
+        "replay", stream(tmp_path, add(0.0, 1), *updates), "--url", running.url, "--fast", folder=tmp_path, dsn=dsn
+    )
+    assert (0, 31, 0) == (ended.code, ended.figures["answered"], ended.figures["wrong"]), ended.err
+    assert 0 < ended.figures["retried"]
+
+
+def test_replay_goes_on_without_a_connection(tmp_path):
+    """What one that ended for good leaves unsent is no longer waited for, whether its turn had come or not."""
+    get = (line(0.1, 2, *GET), line(0.2, 1, *GET), line(0.3, 2, *GET), line(0.4, 2, *update("Moved")), line(0.5, 1, *GET))
+    replay, _ = replaying(stream(tmp_path, add(0.0, 1), *get))
+    assert 3 == replay.abandon(1)
+    for _ in range(3):
+        replay.answered(taken(replay, 0), ADDED, ok=True)
+    assert replay.exhausted()
+
+
+def test_replay_leaves_out_what_follows_an_add_that_was_not_sent(tmp_path):
+    """The add was due on a connection that ended for good: others do not wait for it."""
+    replay, woken = replaying(stream(tmp_path, add(0.0, 2), line(0.1, 1, *GET), line(0.2, 1, "HealthCheck", {})))
+    assert None is replay.take(1)
+    replay.abandon(0)
     assert [1] == woken
-    assert "MngDeleteCalendarEvent" == taken(replay, 1).kind.name
+    assert "HealthCheck" == taken(replay, 1).kind.name
+    assert {NOT_ADDED: 1} == replay.skipped()
 
 
 def test_replay_leaves_out_what_has_no_event(tmp_path):

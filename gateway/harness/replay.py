@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from gateway.harness.kinds import Job, Kinds, expected_status, new_event_id
-from gateway.harness.stream import FILTER, RecordedEvent, Step, Stream
+from gateway.harness.order import Order
+from gateway.harness.stream import FILTER, Step, Stream
 
 NOT_ADDED = "its event was not added this time"
 STOPPED = "stopped before it was sent"
@@ -21,10 +24,9 @@ NO_MANAGER = "its manager is not known here"
 class Replay:
     """Each connection's commands go in the recorded order.
 
-    One that names an event waits until the commands before it that name the same event were sent, and, unless they are
-    on the same connection, answered: so the recorded outcome is what must come again. That never locks: the earliest
-    command unsent waits for replies alone. `wake`, set by whoever runs it, is told which connection may go
-    on; it must not send at once.
+    One that names an event waits until the commands before it that name the same event were answered: so the recorded
+    outcome is what must come again. That never locks: the first command unsent, by its number, waits for replies alone, or
+    for its time. `wake`, set by whoever runs it, is told which connection may go on; it must not send at once.
     """
 
     def __init__(
@@ -41,21 +43,25 @@ class Replay:
         self._tokens = tokens
         self._manager_of = manager_of
         self._steps = stream.steps
-        self._queues: list[deque[tuple[Step, float]]] = [deque() for _ in range(connections)]
+        self._queues: list[deque[tuple[int, float, Step]]] = [deque() for _ in range(connections)]
         self._skipped = Counter(stream.skipped)
         self._unsent = len(stream.steps)
 
     def fill(self) -> None:
         """Everything is to be sent as fast as replies come."""
         for step in self._steps:
-            self._queues[step.connection % self._connections].append((step, 0.0))
+            self._queues[step.connection % self._connections].append((step.number, 0.0, step))
+        for number, queue in enumerate(self._queues):
+            self._queues[number] = deque(sorted(queue))
 
     def times(self, scale: Callable[[int, Step], float]) -> Iterator[tuple[float, int, Callable[[float], None]]]:
         """When each command is due, as the run wants it; `scale` gives the seconds from a command's number and step."""
         for number, step in enumerate(self._steps):
-            at = step.connection % self._connections
-            queue = self._queues[at]
-            yield scale(number, step), at, lambda due, step=step, queue=queue: queue.append((step, due))  # type: ignore[misc]
+            yield scale(number, step), step.connection % self._connections, partial(self._due, step)
+
+    def _due(self, step: Step, due: float) -> None:
+        """Recorded connections that share one may be due in another order than theirs."""
+        insort(self._queues[step.connection % self._connections], (step.number, due, step))
 
     def stop(self) -> int:
         for queue in self._queues:
@@ -76,79 +82,68 @@ class Replay:
         unsent = list(self._queues[number])
         self._queues[number].clear()
         self._unsent -= len(unsent)
-        for step, _ in unsent:
-            if step.event is not None:
-                step.event.failed = step.event.failed or step.adds
-                self._pass_turn(step.event)
+        for _, _, step in unsent:
+            self._pass_over(step)
         return len(unsent)
 
     def take(self, number: int) -> Job | None:
         queue = self._queues[number]
         while queue:
-            step, due = queue[0]
-            event = step.event
-            if event is not None and not self._may_go(step, event, number):
-                event.waiting.add(number)
+            _, due, step = queue[0]
+            if not self._may_go(step, number):
                 return None
             queue.popleft()
             self._unsent -= 1
             if step.manager and step.manager not in self._tokens:
                 self._leave_out(step, NO_MANAGER)
-            elif event is not None and event.failed:
+            elif step.event is not None and not step.event.new_id and not step.adds:
                 self._leave_out(step, NOT_ADDED)
             else:
                 return self._job(step, due or time.perf_counter(), number)
         return None
 
     def answered(self, job: Job, message: bytes, *, ok: bool) -> None:
-        if job.ref is None:
-            return
-        step, event = job.ref
-        if step.adds:
-            event.new_id = new_event_id(message) if ok else 0
-            event.failed = not event.new_id
-        event.busy -= 1
-        self._wake(event)
+        step: Step = job.ref
+        if step.event is not None and step.adds and ok:
+            step.event.new_id = new_event_id(message)
+        self._ended(step)
 
     def lost(self, job: Job) -> None:
-        if job.ref is not None:
-            step, event = job.ref
-            event.failed = event.failed or step.adds
-            event.busy -= 1
-            self._wake(event)
+        self._ended(job.ref)
 
-    def _may_go(self, step: Step, event: RecordedEvent, number: int) -> bool:
-        if event.turn != step.turn:
-            return False
-        if not step.adds and not event.new_id and not event.failed:
-            return False
-        return event.busy == 0 or event.connection == number
+    def _ended(self, step: Step) -> None:
+        for order, _ in step.places:
+            order.ended()
+            self._wake(order)
+
+    def _may_go(self, step: Step, number: int) -> bool:
+        for order, place in step.places:
+            if not order.lets_go(place, reads=step.reads):
+                order.waiting.add(number)
+                return False
+        return True
 
     def _leave_out(self, step: Step, reason: str) -> None:
         self._skipped[reason] += 1
-        if step.event is not None:
-            step.event.failed = step.event.failed or step.adds
-            self._pass_turn(step.event)
+        self._pass_over(step)
+
+    def _pass_over(self, step: Step) -> None:
+        for order, place in step.places:
+            order.pass_over(place)
+            self._wake(order)
 
     def _job(self, step: Step, due: float, number: int) -> Job:
         event = step.event
         tail = b',"data":' + (step.data if event is None or step.adds else _renamed(step, event.new_id))
         if step.manager and step.manager != self._manager_of(number):
             tail += b',"__token":"' + self._tokens[step.manager].encode() + b'"'
-        job = Job(self._kinds[step.command], tail + b"}", due, expected_status(step.status))
-        if event is not None:
-            job.ref = (step, event)
-            event.busy += 1
-            event.connection = number
-            self._pass_turn(event)
-        return job
+        for order, place in step.places:
+            order.sent(place, reads=step.reads)
+            self._wake(order)
+        return Job(self._kinds[step.command], tail + b"}", due, expected_status(step.status), ref=step)
 
-    def _pass_turn(self, event: RecordedEvent) -> None:
-        event.turn += 1
-        self._wake(event)
-
-    def _wake(self, event: RecordedEvent) -> None:
-        waiting, event.waiting = event.waiting, set()
+    def _wake(self, order: Order) -> None:
+        waiting, order.waiting = order.waiting, set()
         for number in waiting:
             self.wake(number)
 

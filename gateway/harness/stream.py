@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +14,7 @@ from msgspec import Raw, Struct
 from gateway.capture import STREAM, VERSION, Header, Line
 from gateway.errors import StartupError
 from gateway.harness.kinds import ADD
+from gateway.harness.order import Order, RecordedEvent, in_order
 
 SIGN_INS = ("MngLogin", "MngLogout")
 """The harness signs in itself: a recording holds no password, and a session that ends would end the replay."""
@@ -27,30 +29,18 @@ BY_ID = frozenset(
     )
 )
 FILTER = "MngGetCalendarEventsByFilter"
+READS = ("MngGetCalendarEvent", FILTER)
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """How a line fails to be decoded: its JSON, its encoding, or how deep it is nested."""
 
 
-class RecordedEvent:
-    """An event that the stream added. Commands that name it are sent in the recorded order: `turn` is whose it is.
+class Step(Struct):
+    """One command to send. `number` is its place in the whole order, `places` those among commands that must keep theirs.
 
-    `new_id` is its id in this run, once the add was answered; `failed`: it was not added this time.
+    `event` is the one that it adds or names.
     """
 
-    __slots__ = ("busy", "connection", "failed", "new_id", "turn", "waiting")
-
-    def __init__(self) -> None:
-        self.new_id = 0
-        self.failed = False
-        self.turn = 0
-        self.busy = 0
-        self.connection = -1
-        self.waiting: set[int] = set()
-
-
-class Step(Struct):
-    """One command to send. `event` is the one that it adds or names, `turn` its place among that event's commands."""
-
+    number: int
     time: float
     connection: int
     manager: int
@@ -58,12 +48,17 @@ class Step(Struct):
     data: bytes
     status: int
     event: RecordedEvent | None = None
-    turn: int = 0
+    places: list[tuple[Order, int]] = []
     adds: bool = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether it leaves its event as it is."""
+        return self.command in READS
 
 
 class Stream(Struct):
-    """A recording, sorted by the time each frame was read. `skipped` counts by reason what is not sent."""
+    """A recording, its steps sorted by the time each frame was read. `skipped` counts by reason what is not sent."""
 
     header: Header
     steps: list[Step]
@@ -91,9 +86,9 @@ def read_stream(path: Path, *, keep_unknown: bool = False) -> Stream:
     anybody's here.
     """
     header, lines = _lines(path)
-    lines.sort(key=lambda line: line.time)
     reader = _Reader(keep_unknown=keep_unknown)
-    steps = [step for line in lines if (step := reader.step(line)) is not None]
+    steps = [step for line in in_order(lines) if (step := reader.step(line)) is not None]
+    steps.sort(key=lambda step: step.time)
     managers = sorted({step.manager for step in steps if step.manager})
     return Stream(header, steps, managers, len(reader.connections), reader.skipped)
 
@@ -121,11 +116,12 @@ def _decoded(path: Path, file: IO[bytes]) -> Iterator[Line]:
 
 
 class _Reader:
-    """Turns lines into steps, in the order of time: an event is known from its add on."""
+    """Turns lines into steps, in order: an event is known from its add on."""
 
     def __init__(self, *, keep_unknown: bool) -> None:
         self._keep_unknown = keep_unknown
-        self._events: dict[int, tuple[RecordedEvent, list[int]]] = {}
+        self._events: dict[int, RecordedEvent] = {}
+        self._numbers = count()
         self._decode_ids = msgspec.json.Decoder(_Ids).decode
         self.connections: dict[int, int] = {}
         self.skipped: Counter[str] = Counter()
@@ -140,11 +136,11 @@ class _Reader:
             self.skipped["without a session"] += 1
             return None
         connection = self.connections.setdefault(line.connection, len(self.connections))
-        step = Step(line.time, connection, line.manager, command, bytes(line.frame.data), line.status)
+        number, data = next(self._numbers), bytes(line.frame.data)
+        step = Step(number, line.time, connection, line.manager, command, data, line.status)
         if command == ADD and line.id:
-            self._events[line.id] = (RecordedEvent(), [0])
             step.adds = True
-            self._place(step, line.id)
+            self._place(step, self._events.setdefault(line.id, RecordedEvent()))
         elif command in BY_ID or command == FILTER:
             return self._naming(step)
         return step
@@ -154,7 +150,7 @@ class _Reader:
         if not recorded:
             return step
         if recorded in self._events:
-            self._place(step, recorded)
+            self._place(step, self._events[recorded])
         elif not self._keep_unknown:
             self.skipped["names an event that the stream did not add"] += 1
             return None
@@ -170,7 +166,6 @@ class _Reader:
             return 0
         return ids.id
 
-    def _place(self, step: Step, recorded: int) -> None:
-        step.event, count = self._events[recorded]
-        step.turn = count[0]
-        count[0] += 1
+    def _place(self, step: Step, event: RecordedEvent) -> None:
+        step.event = event
+        step.places.append((event, event.place()))
