@@ -238,6 +238,15 @@ def test_stream_leaves_out_events_of_before(tmp_path):
     assert (3, 0) == (len(kept.steps), kept.skipped.total())
 
 
+def test_stream_leaves_out_what_was_refused_for_its_token(tmp_path):
+    """With the harness's own token it would be executed; what else was refused is sent."""
+    other = line(0.2, 1, "MngAddCalendarEvent", {**EVENT, "title": ""}, status=400)
+    file = stream(tmp_path, line(0.0, 1, "MngAddCalendarEvent", EVENT, status=401), other)
+    read = read_stream(file)
+    assert {"refused with 401: the token that it was sent with is not recorded": 1} == read.skipped
+    assert [400] == [step.status for step in read.steps]
+
+
 def test_stream_faults_are_named(tmp_path):
     """No header, one that does not say its version, another version or a broken line is an error; a half last line is not."""
     file = stream(tmp_path, add(0.0, 1))

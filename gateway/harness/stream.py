@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.capture import STREAM, VERSION, Header, Line
-from gateway.errors import StartupError
+from gateway.errors import ERRORS, ErrorCode, StartupError
 from gateway.harness.kinds import ADD
 from gateway.harness.order import Order, RecordedEvent, in_order
 
@@ -29,6 +29,7 @@ BY_ID = frozenset(
     )
 )
 FILTER = "MngGetCalendarEventsByFilter"
+UNAUTHORIZED = ERRORS[ErrorCode.UNAUTHORIZED].status
 READS = ("MngGetCalendarEvent", FILTER)
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """How a line fails to be decoded: its JSON, its encoding, or how deep it is nested."""
@@ -134,6 +135,9 @@ class _Reader:
             return None
         if not line.manager and command != "HealthCheck":
             self.skipped["without a session"] += 1
+            return None
+        if line.status == UNAUTHORIZED:
+            self.skipped["refused with 401: the token that it was sent with is not recorded"] += 1
             return None
         connection = self.connections.setdefault(line.connection, len(self.connections))
         number, data = next(self._numbers), bytes(line.frame.data)
