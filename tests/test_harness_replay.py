@@ -75,6 +75,28 @@ async def test_captured_run_replays_to_the_same_tables(start, dsn, db, tmp_path,
     assert {"sign-in or sign-out: the harness has sessions of its own": 2, "without a session": 1} == ended.figures["skipped"]
 
 
+async def test_replay_sends_keys_of_its_own(dsn, db, tmp_path):
+    """What was done once is done once in each replay, and what was refused for its key is refused: keys are new in each."""
+    async with started(dsn, capture_dir=str(tmp_path / "capture")) as running, Client.connected(running.url) as ten:
+        await ten.login("10", PASSWORD)
+        for _ in range(2):
+            event = (await ten.command("MngAddCalendarEvent", EVENT, idempotencyKey="k1"))["data"]["event"]
+            await ten.command("MngUpdateCalendarEvent", {"id": event["id"], "title": "Moved", "if_version": 1})
+        await ten.command("MngAddCalendarEvent", {**EVENT, "title": "Other"}, idempotencyKey="k1")
+        await ten.command("MngAddCalendarEvent", {**EVENT, "title": "Kept"}, idempotencyKey="\0")
+        await ten.command("MngAddCalendarEvent", {**EVENT, "title": "Kept"}, idempotencyKey="k3")
+        for _ in range(2):
+            await ten.command("MngDeleteCalendarEvent", {"id": event["id"]}, idempotencyKey="k2")
+    (file,) = (tmp_path / "capture").iterdir()
+    statuses = [200, 200, 200, 200, 409, 409, 400, 200, 200, 200]
+    assert statuses == [msgspec.json.decode(text)["status"] for text in file.read_bytes().splitlines()[1:]]
+    async with started(dsn) as running:
+        for replays in (1, 2):
+            ended = await gateway("replay", file, "--url", running.url, "--fast", folder=tmp_path, dsn=dsn)
+            assert (0, 9, 0) == (ended.code, ended.figures["answered"], ended.figures["wrong"]), ended.out
+            assert 1 + replays == await db.fetchval("SELECT count(*) FROM calendar_event")
+
+
 async def test_replay_fails_when_a_reply_differs(start, dsn, db, tmp_path):
     """A recorded success that is refused this time is a wrong reply."""
     file = stream(tmp_path, add(0.0, 1), line(0.1, 1, "MngGetCalendarEvent", {"id": 1}, status=404))
@@ -118,7 +140,7 @@ def stream(folder: Path, *lines: dict[str, Any]) -> Path:
 
 def replaying(file: Path, connections: int = 2, *, paced: bool = False) -> tuple[Replay, list[int]]:
     """A replay of which all is due, and the connections it woke."""
-    replay = Replay(Kinds(), read_stream(file), connections, {10: "token"}, lambda _: 10)
+    replay = Replay(Kinds(), read_stream(file), connections, {10: "token", 11: "eleven"}, lambda _: 10)
     woken: list[int] = []
     replay.wake = woken.append
     if paced:
@@ -187,6 +209,20 @@ def test_replay_takes_the_order_of_the_replies_for_that_of_the_commands(tmp_path
         sent.append(msgspec.json.decode(b"{" + job.tail[1:])["data"]["title"])
         replay.answered(job, ADDED, ok=True)
     assert [EVENT["title"], "Quick", "Slow", "First", "Second"] == sent
+
+
+def test_replay_keeps_the_order_of_a_keys_commands(tmp_path):
+    """Sent again on another socket, with its key, a write waits for the first; the same key of another manager is another."""
+    first = line(0.0, 1, "MngAddCalendarEvent", EVENT, status=504)
+    again, other = add(0.1, 2), {**add(0.2, 3, 2), "manager": 11}
+    for item in (first, again, other):
+        item["frame"] = {**item["frame"], "idempotencyKey": "k"}
+    replay, _ = replaying(stream(tmp_path, first, again, other), 3)
+    one, two = taken(replay, 0), taken(replay, 2)
+    assert None is replay.take(1)
+    replay.answered(one, ADDED, ok=True)
+    keys = [msgspec.json.decode(b"{" + job.tail[1:])["idempotencyKey"] for job in (one, two, taken(replay, 1))]
+    assert keys[0] == keys[2] != keys[1]
 
 
 async def test_replay_waits_for_a_command_that_was_put_off(start, dsn, tmp_path):

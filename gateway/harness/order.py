@@ -62,6 +62,16 @@ class RecordedEvent(Order):
         self.new_id = 0
 
 
+class RecordedKey(Order):
+    """An idempotencyKey of one manager. `name` is how it is told from others in a run."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
 def in_order(lines: Iterable[Line]) -> Iterator[Line]:
     """The lines, those of each connection as they were read, and connections among each other by their replies.
 

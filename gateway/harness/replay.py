@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from bisect import insort
 from collections import Counter, deque
@@ -19,6 +20,9 @@ from gateway.harness.stream import FILTER, Step, Stream
 NOT_ADDED = "its event was not added this time"
 STOPPED = "stopped before it was sent"
 NO_MANAGER = "its manager is not known here"
+
+RUN_BYTES = 8
+"""Of what the keys of a run begin with: none of another run's is sent, which would be answered from what that one did."""
 
 
 class Replay:
@@ -46,6 +50,7 @@ class Replay:
         self._queues: list[deque[tuple[int, float, Step]]] = [deque() for _ in range(connections)]
         self._skipped = Counter(stream.skipped)
         self._unsent = len(stream.steps)
+        self._run = secrets.token_hex(RUN_BYTES)
 
     def fill(self) -> None:
         """Everything is to be sent as fast as replies come."""
@@ -137,6 +142,8 @@ class Replay:
         tail = b',"data":' + (step.data if event is None or step.adds else _renamed(step, event.new_id))
         if step.manager and step.manager != self._manager_of(number):
             tail += b',"__token":"' + self._tokens[step.manager].encode() + b'"'
+        if step.key is not None:
+            tail += b',"idempotencyKey":' + msgspec.json.encode(f"{self._run}-{step.key.name}")
         for order, place in step.places:
             order.sent(place, reads=step.reads)
             self._wake(order)

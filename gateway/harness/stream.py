@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 from gateway.capture import STREAM, VERSION, Header, Line
 from gateway.errors import ERRORS, ErrorCode, StartupError
 from gateway.harness.kinds import ADD
-from gateway.harness.order import Order, RecordedEvent, in_order
+from gateway.harness.order import Order, RecordedEvent, RecordedKey, in_order
 
 SIGN_INS = ("MngLogin", "MngLogout")
 """The harness signs in itself: a recording holds no password, and a session that ends would end the replay."""
@@ -38,7 +38,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class Step(Struct):
     """One command to send. `number` is its place in the whole order, `places` those among commands that must keep theirs.
 
-    `event` is the one that it adds or names.
+    `event` is the one that it adds or names, `key` the one that it was sent with.
     """
 
     number: int
@@ -49,6 +49,7 @@ class Step(Struct):
     data: bytes
     status: int
     event: RecordedEvent | None = None
+    key: RecordedKey | None = None
     places: list[tuple[Order, int]] = []
     adds: bool = False
 
@@ -122,6 +123,7 @@ class _Reader:
     def __init__(self, *, keep_unknown: bool) -> None:
         self._keep_unknown = keep_unknown
         self._events: dict[int, RecordedEvent] = {}
+        self._keys: dict[tuple[int, str], RecordedKey] = {}
         self._numbers = count()
         self._decode_ids = msgspec.json.Decoder(_Ids).decode
         self.connections: dict[int, int] = {}
@@ -145,20 +147,20 @@ class _Reader:
         if command == ADD and line.id:
             step.adds = True
             self._place(step, self._events.setdefault(line.id, RecordedEvent()))
-        elif command in BY_ID or command == FILTER:
-            return self._naming(step)
-        return step
-
-    def _naming(self, step: Step) -> Step | None:
-        recorded = self._named(step)
-        if not recorded:
-            return step
-        if recorded in self._events:
-            self._place(step, self._events[recorded])
-        elif not self._keep_unknown:
+        elif not self._follows(step):
             self.skipped["names an event that the stream did not add"] += 1
             return None
+        if line.frame.idempotency_key is not None:
+            self._place_key(step, line.frame.idempotency_key)
         return step
+
+    def _follows(self, step: Step) -> bool:
+        """Gives it its place on the event that it names, if it does; False when that is none of the stream's."""
+        recorded = self._named(step) if step.command in BY_ID or step.command == FILTER else 0
+        if recorded in self._events:
+            self._place(step, self._events[recorded])
+            return True
+        return not recorded or self._keep_unknown
 
     def _named(self, step: Step) -> int:
         """The event id in a request, 0 for none or one that was wrong in the recording too."""
@@ -173,3 +175,9 @@ class _Reader:
     def _place(self, step: Step, event: RecordedEvent) -> None:
         step.event = event
         step.places.append((event, event.place()))
+
+    def _place_key(self, step: Step, recorded: str) -> None:
+        """A key that the gateway refuses, as it holds a NUL, is to be refused again."""
+        name = f"{len(self._keys)}" + ("\0" if "\0" in recorded else "")
+        step.key = self._keys.setdefault((step.manager, recorded), RecordedKey(name))
+        step.places.append((step.key, step.key.place()))
