@@ -16,7 +16,7 @@ from gateway.harness.replay import NOT_ADDED, Replay
 from gateway.harness.stream import read_stream
 from tests.client import EVENT, Client
 from tests.conftest import PASSWORD, Running, started
-from tests.harness_runs import gateway
+from tests.harness_runs import TOKEN, gateway, good, stand_in
 
 
 async def work(running: Running) -> None:
@@ -102,6 +102,28 @@ async def test_replay_fails_when_a_reply_differs(start, dsn, db, tmp_path):
     file = stream(tmp_path, add(0.0, 1), line(0.1, 1, "MngGetCalendarEvent", {"id": 1}, status=404))
     ended = await gateway("replay", file, "--url", (await start()).url, folder=tmp_path, dsn=dsn)
     assert (1, 1) == (ended.code, ended.figures["wrong"]), ended.err
+
+
+async def test_replay_fails_when_an_add_is_answered_without_its_event(tmp_path):
+    """The reply is wrong, whatever its status; what names the event is not sent, and counted."""
+    file = stream(tmp_path, add(0.0, 1), line(0.1, 1, *GET), line(0.2, 1, "HealthCheck", {}))
+    async with stand_in(good) as url:
+        ended = await gateway("replay", file, "--url", url, "--token", TOKEN, "--fast", folder=tmp_path)
+    assert (1, 2, 1) == (ended.code, ended.figures["answered"], ended.figures["wrong"]), ended.err
+    assert ({"BAD_SHAPE": 1}, {NOT_ADDED: 1}) == (ended.figures["errors"], ended.figures["skipped"])
+    assert f"1 not sent: {NOT_ADDED}" in ended.out
+
+
+async def test_replay_fails_when_a_repeated_add_makes_another_event(tmp_path):
+    """An add that was answered with the event of the one before, for its key, must be again."""
+    adds = [add(0.0, 1), add(0.1, 1)]
+
+    async def adding(socket, number, ext_id):
+        await socket.send(b'{"extID":%b,"status":200,"data":{"event":{"id":%d,"brand":""}}}' % (ext_id, number), text=True)
+
+    async with stand_in(adding) as url:
+        ended = await gateway("replay", stream(tmp_path, *adds), "--url", url, "--token", TOKEN, "--fast", folder=tmp_path)
+    assert (1, 2, {"BAD_SHAPE": 1}) == (ended.code, ended.figures["answered"], ended.figures["errors"]), ended.err
 
 
 async def test_replay_of_a_stream_with_nothing_to_send_says_what_was_left_out(tmp_path):

@@ -12,6 +12,8 @@ from gateway.event import Event, EventReply
 
 ADD = "MngAddCalendarEvent"
 OK = b',"status":200,'
+ADDED = b'"data":{"event":{"id":'
+"""What follows the status in a reply to an add, as the gateway writes it."""
 
 
 class Kind:
@@ -57,10 +59,11 @@ def expected_status(status: int) -> bytes:
 
 def new_event_id(message: bytes) -> int:
     """The id in a successful reply to an add, 0 when it is not where the gateway writes it."""
-    at = message.find(b'"data":{"event":{"id":', 0, 1000)
+    at = message.find(ADDED, 0, 1000)
     if at < 0:
         return 0
-    digits = message[at + 22 : message.find(b",", at + 22)]
+    at += len(ADDED)
+    digits = message[at : message.find(b",", at)]
     return int(digits) if digits.isdigit() else 0
 
 

@@ -210,7 +210,7 @@ class Link(WSListener):
         return True
 
     def _failed(self, job: Job, now: float, message: bytes) -> None:
-        """Another status than expected: sent again when the gateway says that it may, else wrong."""
+        """Not what was expected: sent again when the gateway says that it may, else wrong."""
         failure = failure_of(message)
         if failure.status in (429, 503) and failure.outcome == "not_executed" and job.tries < TRIES_MAX:
             job.tries += 1
@@ -219,7 +219,8 @@ class Link(WSListener):
             self.waiting += 1
             asyncio.get_running_loop().call_later((failure.retry_after_ms or 1000) / 1000, self._retry, job)
             return
-        self._wrong(job, now, failure.error or f"STATUS_{failure.status}", message)
+        as_expected = job.expected.startswith(b',"status":%d,' % failure.status)
+        self._wrong(job, now, failure.error or ("BAD_SHAPE" if as_expected else f"STATUS_{failure.status}"), message)
 
     def _wrong(self, job: Job, now: float, code: str, message: bytes) -> None:
         job.kind.latencies.append(now - job.due)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.harness.kinds import Job, Kinds, expected_status, new_event_id
+from gateway.harness.kinds import ADD, ADDED, OK, Job, Kinds, expected_status, new_event_id
 from gateway.harness.order import Order
 from gateway.harness.stream import FILTER, Step, Stream
 
@@ -147,12 +147,19 @@ class Replay:
         for order, place in step.places:
             order.sent(place, reads=step.reads)
             self._wake(order)
-        return Job(self._kinds[step.command], tail + b"}", due, expected_status(step.status), ref=step)
+        return Job(self._kinds[step.command], tail + b"}", due, _expected(step), ref=step)
 
     def _wake(self, order: Order) -> None:
         waiting, order.waiting = order.waiting, set()
         for number in waiting:
             self.wake(number)
+
+
+def _expected(step: Step) -> bytes:
+    """What the reply must begin with: that of an add with its event, the same one when it repeats another with its key."""
+    if step.command != ADD or step.status != 200:
+        return expected_status(step.status)
+    return OK + ADDED + (b"%d," % step.event.new_id if step.event is not None and step.event.new_id else b"")
 
 
 def _renamed(step: Step, new_id: int) -> bytes:
