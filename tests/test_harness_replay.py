@@ -114,6 +114,15 @@ async def test_replay_fails_when_an_add_is_answered_without_its_event(tmp_path):
     assert f"1 not sent: {NOT_ADDED}" in ended.out
 
 
+async def test_replay_checks_the_shape_of_some_replies(tmp_path):
+    """One in 128 with the recorded status, 200, is decoded: what is not the command's reply is wrong."""
+    file = stream(tmp_path, *(line(n / 1000, 1, *GET) for n in range(128)))
+    async with stand_in(good) as url:
+        arguments = ("--url", url, "--token", TOKEN, "--fast", "--keep-unknown-ids")
+        ended = await gateway("replay", file, *arguments, folder=tmp_path)
+    assert (1, {"BAD_SHAPE": 1}) == (ended.code, ended.figures["errors"]), ended.err
+
+
 async def test_replay_fails_when_a_repeated_add_makes_another_event(tmp_path):
     """An add that was answered with the event of the one before, for its key, must be again."""
     adds = [add(0.0, 1), add(0.1, 1)]
