@@ -169,9 +169,11 @@ def stream(folder: Path, *lines: dict[str, Any]) -> Path:
     return file
 
 
-def replaying(file: Path, connections: int = 2, *, paced: bool = False) -> tuple[Replay, list[int]]:
+def replaying(file: Path, connections: int = 2, *, paced: bool = False, keep_unknown: bool = False) -> tuple[Replay, list[int]]:
     """A replay of which all is due, and the connections it woke."""
-    replay = Replay(Kinds(), read_stream(file), connections, {10: "token", 11: "eleven"}, lambda _: 10)
+    replay = Replay(
+        Kinds(), read_stream(file, keep_unknown=keep_unknown), connections, {10: "token", 11: "eleven"}, lambda _: 10
+    )
     woken: list[int] = []
     replay.wake = woken.append
     if paced:
@@ -240,6 +242,16 @@ def test_replay_takes_the_order_of_the_replies_for_that_of_the_commands(tmp_path
         sent.append(msgspec.json.decode(b"{" + job.tail[1:])["data"]["title"])
         replay.answered(job, ADDED, ok=True)
     assert [EVENT["title"], "Quick", "Slow", "First", "Second"] == sent
+
+
+def test_replay_keeps_the_order_on_events_of_before(tmp_path):
+    """Commands that name an event which the stream did not add wait for each other, too, and name it as recorded."""
+    replay, woken = replaying(stream(tmp_path, line(0.0, 1, *update("One")), line(0.1, 2, *update("Two"))), keep_unknown=True)
+    one = taken(replay, 0)
+    assert None is replay.take(1)
+    replay.answered(one, b"", ok=True)
+    assert [1] == woken
+    assert b',"data":{"id":1,"title":"Two"}}' == taken(replay, 1).tail
 
 
 def test_replay_keeps_the_order_of_a_keys_commands(tmp_path):

@@ -123,6 +123,7 @@ class _Reader:
     def __init__(self, *, keep_unknown: bool) -> None:
         self._keep_unknown = keep_unknown
         self._events: dict[int, RecordedEvent] = {}
+        self._unknown: dict[int, Order] = {}
         self._keys: dict[tuple[int, str], RecordedKey] = {}
         self._numbers = count()
         self._decode_ids = msgspec.json.Decoder(_Ids).decode
@@ -146,21 +147,24 @@ class _Reader:
         step = Step(number, line.time, connection, line.manager, command, data, line.status)
         if command == ADD and line.id:
             step.adds = True
-            self._place(step, self._events.setdefault(line.id, RecordedEvent()))
+            step.event = self._events.setdefault(line.id, RecordedEvent())
+            _place(step, step.event)
         elif not self._follows(step):
             self.skipped["names an event that the stream did not add"] += 1
             return None
         if line.frame.idempotency_key is not None:
-            self._place_key(step, line.frame.idempotency_key)
+            self._key(step, line.frame.idempotency_key)
         return step
 
     def _follows(self, step: Step) -> bool:
         """Gives it its place on the event that it names, if it does; False when that is none of the stream's."""
         recorded = self._named(step) if step.command in BY_ID or step.command == FILTER else 0
-        if recorded in self._events:
-            self._place(step, self._events[recorded])
-            return True
-        return not recorded or self._keep_unknown
+        step.event = self._events.get(recorded)
+        if step.event is not None:
+            _place(step, step.event)
+        elif recorded and self._keep_unknown:
+            _place(step, self._unknown.setdefault(recorded, Order()))
+        return not recorded or bool(step.places)
 
     def _named(self, step: Step) -> int:
         """The event id in a request, 0 for none or one that was wrong in the recording too."""
@@ -172,12 +176,12 @@ class _Reader:
             return 0
         return ids.id
 
-    def _place(self, step: Step, event: RecordedEvent) -> None:
-        step.event = event
-        step.places.append((event, event.place()))
-
-    def _place_key(self, step: Step, recorded: str) -> None:
+    def _key(self, step: Step, recorded: str) -> None:
         """A key that the gateway refuses, as it holds a NUL, is to be refused again."""
         name = f"{len(self._keys)}" + ("\0" if "\0" in recorded else "")
         step.key = self._keys.setdefault((step.manager, recorded), RecordedKey(name))
-        step.places.append((step.key, step.key.place()))
+        _place(step, step.key)
+
+
+def _place(step: Step, order: Order) -> None:
+    step.places.append((order, order.place()))
