@@ -1,6 +1,6 @@
-"""Recorded streams: the format (`Header`, `Line`; docs/harness.md), what is left out of it, and the writer behind `--capture`.
+"""Recorded streams: the format (`Header`, `Line`; docs/harness.md), and the writer behind `--capture`.
 
-The event loop only appends to a bounded buffer; a thread encodes, redacts and writes.
+The event loop only appends to a bounded buffer; a thread encodes, redacts (redaction.py) and writes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -23,6 +23,7 @@ from gateway import wire
 from gateway.errors import StartupError
 from gateway.log import Logger
 from gateway.metrics import Metrics
+from gateway.redaction import Redaction
 from gateway.settings import Settings
 from gateway.tokens import InvalidTokenError, Session, Tokens
 from gateway.wire import Frame, Streamed
@@ -30,7 +31,6 @@ from gateway.wire import Frame, Streamed
 STREAM = "crm-gateway"
 VERSION = 1
 ADD = "MngAddCalendarEvent"
-REDACTED = "redacted"
 IDLE_SECONDS = 0.1
 """How long a frame may lie in the buffer before the thread looks."""
 SLICE_LINES = 50
@@ -39,9 +39,6 @@ ENTRY_BYTES = 400
 """What an entry takes beside its data and reply."""
 HEAD_BYTES = 1000
 """Of a reply, enough to hold the longest extID and the status."""
-_SECRET_KEYS = frozenset(("password", "token", "__token", "authorization", "secret"))
-_MAY_HOLD_SECRET = re.compile(rb"password|token|authorization|secret|\\u00", re.IGNORECASE)
-"""Also any escape of a plain letter, which may spell one of them."""
 _STATUS = re.compile(rb'"status":(\d{3})')
 
 
@@ -105,7 +102,15 @@ _decode_added = msgspec.json.Decoder(_Added).decode
 class Capture:
     """Takes frames with their replies from the event loop and writes them in a thread; what does not fit is dropped."""
 
-    def __init__(self, settings: Settings, tokens: Tokens, file: IO[bytes], logger: Logger, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tokens: Tokens,
+        requests: Mapping[str, type[Struct]],
+        file: IO[bytes],
+        logger: Logger,
+        metrics: Metrics,
+    ) -> None:
         self.lines = self.dropped = 0
         self._file = file
         self._logger = logger
@@ -114,6 +119,7 @@ class Capture:
         self._buffer_bytes_max = settings.capture_buffer_bytes_max
         self._file_bytes_max = settings.capture_file_bytes_max
         self._redact_text = settings.capture_text == "redact"
+        self._redaction = Redaction(requests, text=self._redact_text)
         self._entries: deque[_Entry] = deque()
         self._taken_bytes = 0  # written by the event loop alone
         self._passed_bytes = 0  # written by the thread alone
@@ -194,7 +200,7 @@ class Capture:
 
     def _encoded(self, entry: _Entry) -> bytes:
         frame = entry.frame
-        data = redacted(frame.data, text=self._redact_text)
+        data = self._redaction.redacted(frame.command, bytes(frame.data))
         recorded = RecordedFrame(frame.command, Raw(wire.encode_ext_id(frame.ext_id)), data, frame.idempotency_key)
         found = _STATUS.search(entry.reply[:HEAD_BYTES]) if entry.reply else None
         status = int(found[1]) if found else 200  # a reply in pieces has status 200
@@ -203,31 +209,10 @@ class Capture:
         return msgspec.json.encode(line) + b"\n"
 
 
-def redacted(data: Raw, *, text: bool) -> Raw:
-    """A frame's data without passwords and tokens, wherever they stand; with `text`, titles and bodies become filler."""
-    if not text and not _MAY_HOLD_SECRET.search(data):
-        return data
-    return Raw(msgspec.json.encode(_cleaned(msgspec.json.decode(data), text=text)))
-
-
-def _cleaned(value: Any, *, text: bool) -> Any:
-    if isinstance(value, list):
-        return [_cleaned(item, text=text) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: _clean_member(key, item, text=text) for key, item in value.items()}
-
-
-def _clean_member(key: str, item: Any, *, text: bool) -> Any:
-    if key.lower() in _SECRET_KEYS:
-        return REDACTED
-    if text and key in ("title", "ast_json") and item is not None:
-        return "x" * (len(item) if isinstance(item, str) else max(1, len(msgspec.json.encode(item)) - 2))
-    return _cleaned(item, text=text)
-
-
 @contextmanager
-def capturing(settings: Settings, tokens: Tokens, logger: Logger, metrics: Metrics) -> Iterator[Capture | None]:
+def capturing(
+    settings: Settings, tokens: Tokens, requests: Mapping[str, type[Struct]], logger: Logger, metrics: Metrics
+) -> Iterator[Capture | None]:
     """Records into a new file of GATEWAY_CAPTURE_DIR until left; None when that is not set. Raises StartupError."""
     if not settings.capture_dir:
         yield None
@@ -241,7 +226,7 @@ def capturing(settings: Settings, tokens: Tokens, logger: Logger, metrics: Metri
             f"Cannot record into {path} ({error.strerror}): set GATEWAY_CAPTURE_DIR to another folder."
         ) from None
     with file:
-        capture = Capture(settings, tokens, file, logger, metrics)
+        capture = Capture(settings, tokens, requests, file, logger, metrics)
         capture.start()
         logger.info("capture", file=str(path))
         try:

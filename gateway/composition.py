@@ -14,6 +14,7 @@ from gateway.calendar_store.idempotency import Idempotency
 from gateway.calendar_store.store import CalendarStore
 from gateway.capture import capturing
 from gateway.command_rate import CommandRate
+from gateway.commands.table import COMMANDS
 from gateway.context import Services
 from gateway.database_pool import connect_arguments, open_database
 from gateway.errors import StartupError
@@ -90,7 +91,8 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 keys,
                 metrics,
             )
-            with capturing(settings, tokens, logger, metrics) as capture:
+            requests = {name: command.request for name, command in COMMANDS.items()}
+            with capturing(settings, tokens, requests, logger, metrics) as capture:
                 gateway = Gateway(settings, services, Readiness(db), logger, key_files, capture)
                 loops = (*calendar.loops(), keys.prune_forever(), metrics.watch_loop())
                 with unwrapped_startup_error():

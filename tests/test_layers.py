@@ -32,6 +32,7 @@ LAYERS = {
         "tokens",
         "tls",
         "key_files",
+        "redaction",
         "capture",
         "addresses",
         "rate",
