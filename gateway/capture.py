@@ -1,26 +1,25 @@
 """Recorded streams: the format (`Header`, `Line`; docs/harness.md), and the writer behind `--capture`.
 
-The event loop only appends to a bounded buffer; a thread encodes, redacts (redaction.py) and writes.
+The event loop only appends to a bounded buffer; a thread encodes, redacts (redaction.py) and writes (capture_file.py).
 """
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, field
 
 from gateway import wire
-from gateway.errors import StartupError
+from gateway.capture_file import CaptureFile
+from gateway.faults import nesting_fault
 from gateway.log import Logger
 from gateway.metrics import Metrics
 from gateway.redaction import Redaction
@@ -33,10 +32,18 @@ VERSION = 1
 ADD = "MngAddCalendarEvent"
 IDLE_SECONDS = 0.1
 """How long a frame may lie in the buffer before the thread looks."""
+STOP_SECONDS = 5.0
+"""How long a stop waits for the disk; with the drain it stays below the 30 at which orchestrators commonly kill."""
 SLICE_LINES = 50
 """Lines encoded between two writes, some 0.3 ms: a write lets the event loop run."""
-ENTRY_BYTES = 400
-"""What an entry takes beside its data and reply."""
+SLICE_BYTES = 1_048_576
+"""No further line is taken into such a slice: encoded, it is beside the buffer."""
+ENTRY_BYTES = 700
+"""What an entry takes beside its data, reply, extID and key."""
+COMMAND_CHARS_MAX = 64
+"""Of a command's name; the longest there is has 31."""
+NESTING_MAX = 800
+"""Of a line: the parser's limit is 1000, and counts the functions that a reader of the stream calls it from."""
 HEAD_BYTES = 1000
 """Of a reply, enough to hold the longest extID and the status."""
 _STATUS = re.compile(rb'"status":(\d{3})')
@@ -90,7 +97,10 @@ class _Entry(NamedTuple):
     time: float
     connection: int
     manager: int
-    frame: Frame
+    command: str
+    ext_id: str | int
+    data: bytes
+    key: str | None
     reply: bytes
     size: int
 
@@ -103,41 +113,39 @@ class Capture:
     """Takes frames with their replies from the event loop and writes them in a thread; what does not fit is dropped."""
 
     def __init__(
-        self,
-        settings: Settings,
-        tokens: Tokens,
-        requests: Mapping[str, type[Struct]],
-        file: IO[bytes],
-        logger: Logger,
-        metrics: Metrics,
+        self, settings: Settings, tokens: Tokens, requests: Mapping[str, type[Struct]], logger: Logger, metrics: Metrics
     ) -> None:
+        """Makes the file. Raises StartupError."""
         self.lines = self.dropped = 0
-        self._file = file
         self._logger = logger
         self._dropped_total = metrics.capture_dropped
         self._tokens = tokens
         self._buffer_bytes_max = settings.capture_buffer_bytes_max
-        self._file_bytes_max = settings.capture_file_bytes_max
-        self._redact_text = settings.capture_text == "redact"
-        self._redaction = Redaction(requests, text=self._redact_text)
+        redact = settings.capture_text == "redact"
+        self._redaction = Redaction(requests, text=redact)
         self._entries: deque[_Entry] = deque()
         self._taken_bytes = 0  # written by the event loop alone
         self._passed_bytes = 0  # written by the thread alone
         self._connections = 0
+        self._told: set[str] = set()
+        header = msgspec.json.encode(Header(started=time.time(), text_redacted=redact))
         self._started = time.perf_counter()
-        self._writes = True
+        self._file = CaptureFile(settings, header + b"\n", self._tell)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="capture")
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)  # one that hangs may not keep a process
 
     def start(self) -> None:
-        """Writes the header and starts the thread."""
-        self._file.write(msgspec.json.encode(Header(started=time.time(), text_redacted=self._redact_text)) + b"\n")
+        """Starts the thread, which also closes the file."""
         self._thread.start()
+        self._logger.info("capture", file=str(self._file.path))
 
     def stop(self) -> None:
-        """Writes what is buffered, and says how much was recorded."""
+        """Writes what is buffered, and says how much was recorded. A disk that hangs is left alone after STOP_SECONDS."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            self._logger.warning("capture left", reason=f"its disk hangs for {STOP_SECONDS} s", lines=self.lines)
+            return
         self._logger.info("capture ended", lines=self.lines, dropped=self.dropped)
 
     def of_connection(self) -> Record:
@@ -147,12 +155,17 @@ class Capture:
 
         def record(frame: Frame, session: Session | None, started: float, payload: bytes | Streamed) -> None:
             reply = b"" if isinstance(payload, Streamed) else payload if frame.command == ADD else payload[:HEAD_BYTES]
-            size = memoryview(frame.data).nbytes + len(reply) + ENTRY_BYTES
-            if self._taken_bytes - self._passed_bytes + size > self._buffer_bytes_max or not self._writes:
-                self._drop()
+            size = ENTRY_BYTES + len(reply) + memoryview(frame.data).nbytes
+            size += sys.getsizeof(frame.ext_id) + sys.getsizeof(frame.idempotency_key)
+            if self._taken_bytes - self._passed_bytes + size > self._buffer_bytes_max or not self._file.writes:
+                if self._file.writes:
+                    self._tell("behind", "GATEWAY_CAPTURE_BUFFER_BYTES_MAX")
+                self._count_dropped(1)
                 return
             self._taken_bytes += size
-            self._entries.append(_Entry(started - self._started, number, self._manager_of(frame, session), frame, reply, size))
+            at, manager = started - self._started, self._manager_of(frame, session)
+            command, data = frame.command[:COMMAND_CHARS_MAX], bytes(frame.data)  # a copy: a view keeps the whole message
+            self._entries.append(_Entry(at, number, manager, command, frame.ext_id, data, frame.idempotency_key, reply, size))
 
         return record
 
@@ -164,49 +177,56 @@ class Capture:
                 return 0
         return session.manager_id if session else 0
 
-    def _drop(self) -> None:
-        if self.dropped == 0:
-            self._logger.warning("capture drops frames", reason="behind" if self._writes else "file full or failed")
-        self._count_dropped(1)
-
     def _count_dropped(self, frames: int) -> None:
         self.dropped += frames
         self._dropped_total.inc(frames)
+
+    def _tell(self, reason: str, cause: str) -> None:
+        """Logs each reason once: since then frames are dropped for it."""
+        if reason not in self._told:
+            self._told.add(reason)
+            self._logger.warning("capture drops frames", reason=reason, cause=cause)
 
     def _run(self) -> None:
         while not self._stopping.wait(IDLE_SECONDS):
             self._write_all()
         self._write_all()
+        self._file.close()
 
     def _write_all(self) -> None:
         while self._entries:
-            entries = [self._entries.popleft() for _ in range(min(SLICE_LINES, len(self._entries)))]
-            try:
-                self._write(b"".join(self._encoded(entry) for entry in entries), len(entries))
-            except Exception as error:  # the disk, or a frame that cannot be written: neither may end a gateway
-                self._count_dropped(len(entries))
-                self._writes = not isinstance(error, OSError)
-                self._logger.warning("capture failed", cause=type(error).__name__)
+            entries = self._slice()
+            lines = self._file.write(b"".join(self._line(entry) for entry in entries)) if self._file.writes else 0
+            self.lines += lines
+            self._count_dropped(len(entries) - lines)
             self._passed_bytes += sum(entry.size for entry in entries)
 
-    def _write(self, text: bytes, lines: int) -> None:
-        if not self._writes or self._file.tell() + len(text) > self._file_bytes_max:
-            self._writes = False
-            self._count_dropped(lines)
-            return
-        self._file.write(text)
-        self._file.flush()
-        self.lines += lines
+    def _slice(self) -> list[_Entry]:
+        entries: list[_Entry] = []
+        size = 0
+        while self._entries and len(entries) < SLICE_LINES and size < SLICE_BYTES:
+            entries.append(self._entries.popleft())
+            size += entries[-1].size
+        return entries
+
+    def _line(self, entry: _Entry) -> bytes:
+        try:
+            return self._encoded(entry)
+        except Exception as error:  # whatever a client sends, it may not cost the lines of others
+            self._tell("unwritable frame", type(error).__qualname__)
+            return b""
 
     def _encoded(self, entry: _Entry) -> bytes:
-        frame = entry.frame
-        data = self._redaction.redacted(frame.command, bytes(frame.data))
-        recorded = RecordedFrame(frame.command, Raw(wire.encode_ext_id(frame.ext_id)), data, frame.idempotency_key)
+        data = self._redaction.redacted(entry.command, entry.data)
+        recorded = RecordedFrame(entry.command, Raw(wire.encode_ext_id(entry.ext_id)), data, entry.key)
         found = _STATUS.search(entry.reply[:HEAD_BYTES]) if entry.reply else None
         status = int(found[1]) if found else 200  # a reply in pieces has status 200
-        added = _decode_added(entry.reply).data.event.id if frame.command == ADD and status == 200 else 0
+        added = _decode_added(entry.reply).data.event.id if entry.command == ADD and status == 200 else 0
         line = Line(round(entry.time, 6), entry.connection, entry.manager, recorded, status, added)
-        return msgspec.json.encode(line) + b"\n"
+        text = msgspec.json.encode(line)
+        if fault := nesting_fault("frame", text, NESTING_MAX):  # a reader would refuse the whole file
+            raise fault
+        return text + b"\n"
 
 
 @contextmanager
@@ -217,19 +237,9 @@ def capturing(
     if not settings.capture_dir:
         yield None
         return
-    path = Path(settings.capture_dir) / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}.ndjson"
+    capture = Capture(settings, tokens, requests, logger, metrics)
+    capture.start()
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-    except OSError as error:
-        raise StartupError(
-            f"Cannot record into {path} ({error.strerror}): set GATEWAY_CAPTURE_DIR to another folder."
-        ) from None
-    with file:
-        capture = Capture(settings, tokens, requests, file, logger, metrics)
-        capture.start()
-        logger.info("capture", file=str(path))
-        try:
-            yield capture
-        finally:
-            capture.stop()
+        yield capture
+    finally:
+        capture.stop()

@@ -34,6 +34,7 @@ LAYERS = {
         "key_files",
         "redaction",
         "capture",
+        "capture_file",
         "addresses",
         "rate",
         "sign_in_throttle",
