@@ -153,12 +153,12 @@ def test_stream_leaves_out_events_of_before(tmp_path):
     assert (3, 0) == (len(kept.steps), kept.skipped.total())
 
 
-def test_stream_leaves_out_what_was_refused_for_its_token(tmp_path):
-    """With the harness's own token it would be executed; what else was refused is sent."""
-    other = line(0.2, 1, "MngAddCalendarEvent", {**EVENT, "title": ""}, status=400)
-    file = stream(tmp_path, line(0.0, 1, "MngAddCalendarEvent", EVENT, status=401), other)
+def test_stream_leaves_out_what_was_refused_for_its_token_or_its_rate(tmp_path):
+    """With the harness's own token, and at its own rate, these would be executed; what else was refused is sent."""
+    refused = [line(0.0, 1, "MngAddCalendarEvent", EVENT, status=status) for status in (401, 429, 429)]
+    file = stream(tmp_path, *refused, line(0.2, 1, "MngAddCalendarEvent", {**EVENT, "title": ""}, status=400))
     read = read_stream(file)
-    assert {"refused with 401: the token that it was sent with is not recorded": 1} == read.skipped
+    assert [("refused with 401:", 1), ("refused with 429:", 2)] == [(why[:17], n) for why, n in read.skipped.items()]
     assert [400] == [step.status for step in read.steps]
 
 

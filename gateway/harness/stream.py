@@ -29,7 +29,11 @@ BY_ID = frozenset(
     )
 )
 FILTER = "MngGetCalendarEventsByFilter"
-UNAUTHORIZED = ERRORS[ErrorCode.UNAUTHORIZED].status
+LEFT_OUT = {
+    ERRORS[ErrorCode.UNAUTHORIZED].status: "refused with 401: the token that it was sent with is not recorded",
+    ERRORS[ErrorCode.TOO_FREQUENT].status: "refused with 429: it was not executed",
+}
+"""Commands that were refused for what is not in the recording: here they might be executed."""
 READS = ("MngGetCalendarEvent", FILTER)
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """How a line fails to be decoded: its JSON, its encoding, or how deep it is nested."""
@@ -139,8 +143,8 @@ class _Reader:
         if not line.manager and command != "HealthCheck":
             self.skipped["without a session"] += 1
             return None
-        if line.status == UNAUTHORIZED:
-            self.skipped["refused with 401: the token that it was sent with is not recorded"] += 1
+        if line.status in LEFT_OUT:
+            self.skipped[LEFT_OUT[line.status]] += 1
             return None
         connection = self.connections.setdefault(line.connection, len(self.connections))
         number, data = next(self._numbers), bytes(line.frame.data)
