@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -31,8 +32,10 @@ class Ended(NamedTuple):
     figures: dict[str, Any]
 
 
-async def gateway(*arguments: object, folder: Any, dsn: str = "", **settings: str) -> Ended:
-    """Runs `gateway load` or `gateway replay` to its end, with these settings alone."""
+async def gateway(
+    *arguments: object, folder: Any, dsn: str = "", interrupt: asyncio.Event | None = None, **settings: str
+) -> Ended:
+    """Runs `gateway load` or `gateway replay` to its end, with these settings alone; Ctrl-C when `interrupt` is set."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     if dsn:
         environment |= {"GATEWAY_DATABASE_URL": dsn, "GATEWAY_TOKEN_SECRET": SECRET}
@@ -44,6 +47,9 @@ async def gateway(*arguments: object, folder: Any, dsn: str = "", **settings: st
     )
     try:
         async with asyncio.timeout(WAIT_SECONDS):
+            if interrupt is not None:
+                await interrupt.wait()
+                process.send_signal(signal.SIGINT)
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

@@ -78,6 +78,10 @@ def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
     given: list[tuple[Any, str]] = [
         (summary.wrong, counted(summary.wrong, "wrong reply", "wrong replies")),
         (summary.missing, counted(summary.missing, "missing reply", "missing replies")),
+        (
+            summary.unsent,
+            counted(summary.unsent, "command", "commands") + " not sent: interrupted, or no reply within --reply-seconds",
+        ),
         (not summary.answered, "no replies at all"),
         (
             max_p99 is not None and summary.latency.p99 > max_p99,

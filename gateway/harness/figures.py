@@ -54,7 +54,8 @@ class CommandFigures(Struct, frozen=True):
 class Summary(Struct, frozen=True, kw_only=True):
     """The whole run; `--json` writes it. `version` counts changes of this Struct that take something away.
 
-    `client_cpu_us` is for each reply, `client_cpu_share` of one core: near 1 the client was what limited the rate.
+    `unsent` counts what was still to be sent when the run was interrupted, or the gateway fell silent. `client_cpu_us` is for
+    each reply, `client_cpu_share` of one core: near 1 the client was what limited the rate.
     """
 
     version: int = 1
@@ -68,6 +69,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     answered: int
     wrong: int
     missing: int
+    unsent: int
     retried: int
     skipped: dict[str, int]
     reconnects: int
@@ -93,7 +95,7 @@ class Figures:
         self.closes: Counter[str] = Counter()
         self.examples: list[str] = []
         self.ticks: list[Tick] = []
-        self.wrong = self.missing = self.retried = self.reconnects = 0
+        self.wrong = self.missing = self.unsent = self.retried = self.reconnects = 0
         self._wrong_of: Counter[str] = Counter()
         self._sums: dict[str, float] = defaultdict(float)
         self._histograms: dict[str, Any] = defaultdict(_histogram)
@@ -168,6 +170,7 @@ class Figures:
             answered=answered,
             wrong=self.wrong,
             missing=self.missing,
+            unsent=self.unsent,
             retried=self.retried,
             skipped=skipped,
             reconnects=self.reconnects,

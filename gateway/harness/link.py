@@ -30,7 +30,7 @@ COME_BACK = (1001, 1006, 1011, 1012)
 RESTART = 1012
 REFUSED = 4503
 """The token in the upgrade request proves nothing: no command was read."""
-_TEXT, _CONTINUATION, _CLOSE = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE
+_TEXT, _CONTINUATION, _CLOSE, _PING = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE, WSMsgType.PING
 
 
 class HandshakeCutError(ConnectionError):
@@ -102,6 +102,7 @@ class Link(WSListener):
             extra_headers=self._headers,
             max_frame_size=MESSAGE_BYTES_MAX,
             websocket_handshake_timeout=HANDSHAKE_SECONDS,
+            enable_auto_pong=False,  # it would keep a ping from `on_ws_frame`, and with it the last frame in the buffer
         )
         if transport.response is None:  # picows returns all the same
             raise HandshakeCutError("closed within the handshake")
@@ -111,21 +112,26 @@ class Link(WSListener):
 
     async def stay(self) -> None:
         """Comes back whenever the close code allows it; returns when it will not, or after `leave`."""
-        while True:
-            await self._transport.wait_disconnected()
-            self.open = False
+        try:
+            while True:
+                await self._transport.wait_disconnected()
+                self.open = False
+                self._settle()
+                if self._leaving:
+                    break
+                self._figures.closes[str(self._code)] += 1
+                may_return = self._code in COME_BACK or 4000 <= self._code <= 4499
+                if not may_return or not await self._come_back() or self._leaving:
+                    break
+                self._figures.reconnects += 1
+                self.pump()
+        finally:
+            self.open, self.ended = False, True
             self._settle()
-            if self._leaving:
-                break
-            self._figures.closes[str(self._code)] += 1
-            if not (self._code in COME_BACK or 4000 <= self._code <= 4499) or not await self._come_back():
-                break
-            self._figures.reconnects += 1
-            self.pump()
-        self.ended = True
-        while self.again:
-            self._lose(self.again.popleft())
-        self._figures.missing += self._source.abandon(self.number)
+            while self.again:
+                self._lose(self.again.popleft())
+            self._figures.missing += self._source.abandon(self.number)
+            self._transport.disconnect(graceful=False)
 
     def leave(self) -> None:
         """Ends it; what is unanswered is missing."""
@@ -138,6 +144,11 @@ class Link(WSListener):
     def refused(self) -> bool:
         """Whether the gateway did not take its token when it last came."""
         return self._code == REFUSED
+
+    @property
+    def sent(self) -> int:
+        """Commands sent so far, again or for the first time."""
+        return self._ext_id
 
     def busy(self) -> bool:
         """Whether a reply is still to come, or a command is to be sent again."""
@@ -157,13 +168,11 @@ class Link(WSListener):
             self._write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Takes a reply, whole or in pieces."""
+        """Takes a reply, whole or in pieces. What became free is filled after the last frame that was read, of any kind."""
         kind = frame.msg_type
         if kind == _TEXT:
             if frame.fin:
                 self._take(frame.get_payload_as_bytes())
-                if frame.last_in_buffer:
-                    self.pump()
             else:
                 self._pieces = [frame.get_payload_as_bytes()]
         elif kind == _CONTINUATION:
@@ -171,13 +180,16 @@ class Link(WSListener):
             if frame.fin:
                 self._take(b"".join(self._pieces))
                 self._pieces = []
-                self.pump()
+        elif kind == _PING:
+            transport.send_pong(frame.get_payload_as_bytes())
         elif kind == _CLOSE:
             payload = frame.get_payload_as_bytes()
             self._code = int.from_bytes(payload[:2]) if len(payload) >= 2 else 1005
             self.open = False
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
+        if frame.last_in_buffer:
+            self.pump()
 
     def on_ws_disconnected(self, _transport: WSTransport) -> None:
         """Nothing can be sent from here on; `stay` does the rest."""

@@ -11,6 +11,7 @@ from gateway.errors import StartupError
 from gateway.harness.bodies import add, page, tail
 from gateway.harness.credentials import Member
 from gateway.harness.kinds import Job, Kinds, new_event_id
+from gateway.harness.replay import STOPPED
 
 COMMAND_OF = {
     "add": "MngAddCalendarEvent",
@@ -77,6 +78,7 @@ class Mix:
         self.left = float("inf")
         self._dues: list[deque[float]] | None = None
         self._stopped = False
+        self._unsent = 0
 
     def pace(self) -> None:
         """Sends only what `due` asked for, instead of as fast as possible."""
@@ -88,9 +90,10 @@ class Mix:
         self._dues[number].append(at)
 
     def stop(self) -> int:
-        """Nothing more is taken but what is due already; returns how many commands are left of those asked for."""
+        """Nothing more is taken but what is due already; returns how many other commands are left of those asked for."""
         self._stopped = True
-        return 0 if self.left == float("inf") else int(self.left)
+        self._unsent = 0 if self.left == float("inf") else int(self.left) - sum(map(len, self._dues or ()))
+        return self._unsent
 
     def exhausted(self) -> bool:
         return self.left <= 0 or (self._stopped and not any(self._dues or ()))
@@ -100,11 +103,13 @@ class Mix:
             return 0
         unsent = len(self._dues[number])
         self._dues[number].clear()
+        self.left -= unsent
+        self._unsent += unsent if self._stopped else 0
         return unsent
 
     def skipped(self) -> dict[str, int]:
-        """A mix skips nothing."""
-        return {}
+        """A mix skips nothing but what was not sent before it was stopped."""
+        return {STOPPED: self._unsent} if self._unsent else {}
 
     def take(self, number: int) -> Job | None:
         if self.left <= 0:

@@ -17,16 +17,22 @@ from picows import WSError
 from gateway.errors import StartupError
 from gateway.harness.figures import Figures, Summary, Tick
 from gateway.harness.link import HandshakeCutError, Link, Source
+from gateway.harness.silence import Silence
 
 OPENED_AT_ONCE = 100
 TICK_SECONDS = 1.0
 POLL_SECONDS = 0.05
 PACE_SECONDS = 0.001
 """How late a command may be sent after its time; its latency counts from its time all the same."""
+BEHIND_SECONDS = 0.005
+"""How long commands that are late are sent without a turn for the replies, the ticks and Ctrl-C."""
+LEAVE_SECONDS = 5.0
+"""Time for the connections to close; a peer that is gone never takes what is still to be written."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """How to run. `seconds` is when sending ends by itself, 0 for when the source is exhausted.
+    """How to run. `seconds` is when sending ends by itself, 0 for when the source is exhausted, or after `reply_seconds` of
+    silence.
 
     `refusal` is what to say when the gateway takes none of the tokens; `trusted` is how to check its certificate.
     """
@@ -68,6 +74,7 @@ class Run:
         self._show = show
         self._pace = pace
         self.links: list[Link] = []
+        self._told = 0
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -90,18 +97,15 @@ class Run:
         async with asyncio.TaskGroup() as tasks:
             stays = [tasks.create_task(link.stay()) for link in self.links]
             self._figures.begin()
-            aids = [tasks.create_task(self._ticks())]
-            if self._pace is not None:
-                aids.append(tasks.create_task(self._send_in_time(self._pace)))
+            ticks = tasks.create_task(self._ticks())
+            pacer = tasks.create_task(self._send_in_time(self._pace or iter(())))
             for link in self.links:
                 link.pump()
-            await self._until_done()
+            await self._until_done(pacer)
             self._figures.end()
-            for aid in aids:
-                aid.cancel()
-            for link in self.links:
-                link.leave()
-            await asyncio.wait(stays)
+            ticks.cancel()
+            pacer.cancel()
+            await self._leave(stays)
             self._figures.missing += sum(link.waiting for link in self.links)
         if not self._figures.reconnects and all(link.refused for link in self.links):
             raise StartupError(plan.refusal)
@@ -121,34 +125,70 @@ class Run:
         except (OSError, WSError, ValueError, TimeoutError) as error:
             raise StartupError(_no_connection(self._plan.url, error)) from None
 
-    async def _until_done(self) -> None:
+    async def _until_done(self, pacer: asyncio.Task[None]) -> None:
         """Returns when all is answered, or what is not has had its time, or was told to stop twice."""
-        end = time.perf_counter() + self._plan.seconds if self._plan.seconds else float("inf")
-        while not self._source.exhausted() and not all(link.ended for link in self.links):
-            if self._stop.is_set() or time.perf_counter() >= end:
-                break
-            await asyncio.sleep(POLL_SECONDS)
+        silent = await self._until_sent(pacer)
+        ended = all(link.ended for link in self.links)
+        if silent or ended or self._stop.is_set():
+            pacer.cancel()
         unsent = self._source.stop()
-        if all(link.ended for link in self.links):
+        if ended:
             self._figures.missing += unsent
+        elif silent or self._stop.is_set():
+            self._figures.unsent += unsent
+        if silent:
+            self._figures.unsent += sum(self._source.abandon(link.number) for link in self.links)
+            return
         give_up_at = time.perf_counter() + self._plan.reply_seconds
         while not self._stop_now.is_set() and time.perf_counter() < give_up_at:
-            if self._source.exhausted() and not any(link.busy() for link in self.links if not link.ended):
+            sent = self._source.exhausted() and pacer.done()
+            if sent and not any(link.busy() for link in self.links if not link.ended):
                 break
             await asyncio.sleep(POLL_SECONDS)
 
+    async def _until_sent(self, pacer: asyncio.Task[None]) -> bool:
+        """Returns when nothing more is to be sent; True when that is because the other end is silent.
+
+        With an end of its own (`seconds`) a run sits out any silence until then: to measure one is what it is for.
+        """
+        plan, silence = self._plan, Silence(self.links, self._figures)
+        end = time.perf_counter() + plan.seconds if plan.seconds else float("inf")
+        while not self._source.exhausted() and not all(link.ended for link in self.links):
+            if self._stop.is_set() or time.perf_counter() >= end:
+                break
+            skipped = sum(self._source.skipped().values())
+            silent_seconds = silence.seconds(skipped, self._told, pacing=not pacer.done())
+            if not plan.seconds and silent_seconds >= plan.reply_seconds:
+                return True
+            await asyncio.sleep(POLL_SECONDS)
+        return False
+
     async def _send_in_time(self, times: Times) -> None:
-        began = time.perf_counter()
+        began = turned = time.perf_counter()
         for offset, number, tell in times:
-            at = began + offset
-            if (wait := at - time.perf_counter()) > 0:
-                await asyncio.sleep(max(wait, PACE_SECONDS))
-            if self._stop.is_set() or (self._plan.seconds and offset >= self._plan.seconds):
+            if self._plan.seconds and offset >= self._plan.seconds:
+                break
+            at, now = began + offset, time.perf_counter()
+            if at > now or now - turned > BEHIND_SECONDS:
+                await asyncio.sleep(max(at - now, PACE_SECONDS) if at > now else 0)
+                turned = time.perf_counter()
+            if self._stop.is_set():
                 break
             tell(at)
+            self._told += 1
             if self.links[number].ended:
                 self._figures.missing += self._source.abandon(number)
             self.links[number].pump()
+
+    async def _leave(self, stays: Sequence[asyncio.Task[None]]) -> None:
+        """Closes the connections, whether the other ends close theirs or not."""
+        for link in self.links:
+            link.leave()
+        _, staying = await asyncio.wait(stays, timeout=LEAVE_SECONDS)
+        for stay in staying:
+            stay.cancel()
+        if staying:
+            await asyncio.wait(staying)
 
     async def _ticks(self) -> None:
         while True:

@@ -1,0 +1,151 @@
+"""`gateway load` and `gateway replay` stop by themselves, whatever the other end does, and when they are told to."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.capture import Header
+from gateway.harness.credentials import Member
+from gateway.harness.figures import Figures
+from gateway.harness.kinds import Kinds
+from gateway.harness.mix import Mix
+from gateway.harness.replay import STOPPED
+from gateway.harness.run import Plan, Run
+from tests.harness_runs import TOKEN, Ended, gateway, good, stand_in
+
+SHORT = ("--token", TOKEN, "--connections", 1, "--reply-seconds", 0.5)
+HEALTH = ("load", *SHORT, "--mix", "health=1")
+TOLD = "not sent: interrupted, or no reply within --reply-seconds"
+
+
+def healths(folder: Path, *times: float) -> Path:
+    """A recording of a HealthCheck at each of these times."""
+    file = folder / "healths.ndjson"
+    frame = {"command": "HealthCheck", "extID": "recorded", "data": {}}
+    lines = [{"time": time, "connection": 1, "manager": 10, "frame": frame, "status": 200} for time in times]
+    file.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in (Header(), *lines)))
+    return file
+
+
+def unsettled(ended: Ended) -> tuple[int, int, int, int]:
+    """The exit code, and how many commands were answered, missing and not sent."""
+    return ended.code, ended.figures["answered"], ended.figures["missing"], ended.figures["unsent"]
+
+
+async def silent(_socket, _number, _ext_id):
+    """Answers nothing."""
+
+
+async def test_run_that_is_answered_no_more_ends(tmp_path):
+    """What is unanswered is missing, the rest was not sent; also at a rate, where a command is due that cannot go."""
+
+    async def first_alone(socket, number, ext_id):
+        if number == 1:
+            await good(socket, number, ext_id)
+
+    for command, settled in (
+        (("replay", healths(tmp_path, *range(5)), *SHORT, "--fast", "--in-flight", 1), (1, 1, 1, 3)),
+        ((*HEALTH, "--commands", 20, "--in-flight", 2), (1, 1, 2, 17)),
+        ((*HEALTH, "--commands", 20, "--in-flight", 1, "--rate", 100), (1, 1, 1, 18)),
+    ):
+        async with stand_in(first_alone) as url:
+            ended = await gateway(*command, "--url", url, folder=tmp_path)
+        assert settled == unsettled(ended), ended.err
+        assert f"Failed: {settled[3]} commands {TOLD}\n" in ended.err
+        assert {STOPPED: settled[3]} == ended.figures["skipped"]
+
+
+async def test_run_with_nothing_due_goes_on(tmp_path):
+    """A reply that does not come for longer than --reply-seconds ends no run that sends seldom."""
+
+    async def second_alone(socket, number, ext_id):
+        if number == 2:
+            await good(socket, number, ext_id)
+
+    for command in ((*HEALTH, "--commands", 2, "--rate", 0.7), ("replay", healths(tmp_path, 0.0, 1.5), *SHORT)):
+        async with stand_in(second_alone) as url:
+            assert (1, 1, 1, 0) == unsettled(await gateway(*command, "--url", url, folder=tmp_path))
+
+
+async def test_connections_that_do_not_close_are_left(monkeypatch):
+    """A peer that is gone never takes what is still to be written to it."""
+    monkeypatch.setattr("gateway.harness.run.LEAVE_SECONDS", 0.0)
+    kinds = Kinds()
+    plan = Plan(title="", url="", tokens=[], refusal="", connections=0, in_flight=1)
+    run = Run(plan, Mix(kinds, {"health": 1}, 1, [Member(10, "")], 1), Figures(kinds), lambda _: None)
+    stay = asyncio.ensure_future(asyncio.Event().wait())
+    async with asyncio.timeout(1):
+        await run._leave([stay])
+    assert stay.cancelled()
+
+
+async def test_load_at_a_rate_ends_without_a_connection_that_may_not_come_back(tmp_path):
+    """What was due on it is missing, and not waited for."""
+
+    async def closes_one(socket, number, ext_id):
+        if number == 10:
+            await socket.close(4501)
+        else:
+            await good(socket, number, ext_id)
+
+    command = (*HEALTH, "--connections", 2, "--commands", 60, "--rate", 200)
+    async with stand_in(closes_one) as url:
+        ended = await gateway(*command, "--url", url, folder=tmp_path)
+    code, answered, missing, unsent = unsettled(ended)
+    assert (1, 60, 0) == (code, answered + missing, unsent), ended.err
+    assert 30 <= answered < 60
+    assert {"4501": 1} == ended.figures["closes"]
+
+
+async def test_ping_behind_a_reply_holds_nothing_up(tmp_path):
+    """Though the ping is the last of what was read; and it is answered."""
+
+    async def with_ping(socket, number, ext_id):
+        socket.protocol.send_text(b'{"extID":%b,"status":200,"data":{}}' % ext_id)
+        socket.protocol.send_ping(b"%d" % number)
+        socket.transport.write(b"".join(socket.protocol.data_to_send()))
+        if number == 20:
+            await (await socket.ping())
+
+    async with stand_in(with_ping) as url:
+        ended = await gateway(*HEALTH, "--commands", 20, "--in-flight", 1, "--url", url, folder=tmp_path)
+    assert (0, 20, 0, 0) == unsettled(ended), ended.err
+
+
+@pytest.mark.parametrize("rate", [1, 1_000_000])
+async def test_load_is_interrupted_however_far_it_is_behind(tmp_path, rate):
+    """Ctrl-C ends it before all was sent: exit code 1. A rate that nobody could keep up with does not keep it from that."""
+    begun = asyncio.Event()
+
+    async def answering(socket, number, ext_id):
+        begun.set()
+        await good(socket, number, ext_id)
+
+    command = (*HEALTH, "--rate", rate, "--commands", 20_000_000)
+    async with stand_in(answering) as url:
+        ended = await gateway(*command, "--url", url, folder=tmp_path, interrupt=begun)
+    code, answered, missing, unsent = unsettled(ended)
+    assert (1, 20_000_000) == (code, answered + missing + unsent), ended.err
+    assert f"commands {TOLD}" in ended.err
+
+
+async def test_replay_that_was_interrupted_fails(tmp_path):
+    """With how many commands were not sent; a load that had no number of them to send ends well."""
+    for command, settled in (
+        (("replay", healths(tmp_path, 0.0, 1000.0), *SHORT), (1, 1, 0, 1)),
+        ((*HEALTH, "--seconds", 1000, "--rate", 0.01), (0, 1, 0, 0)),
+    ):
+        begun = asyncio.Event()
+
+        async def answering(socket, number, ext_id, begun=begun):
+            await good(socket, number, ext_id)
+            begun.set()
+
+        async with stand_in(answering) as url:
+            ended = await gateway(*command, "--url", url, folder=tmp_path, interrupt=begun)
+        assert settled == unsettled(ended), ended.err
+        assert (f"Failed: 1 command {TOLD}\n" in ended.err) == bool(settled[3])
