@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,36 @@ if TYPE_CHECKING:
     from gateway.harness.figures import Summary
     from gateway.harness.run import Run
 
+RATE = (0.001, 1e6)
+"""Commands a second: from one in 17 minutes to far more than any client sends."""
+SPEED = (0.001, 1e6)
+"""Times as fast as recorded: an hour's recording takes some weeks, or no time."""
+RUN_SECONDS = (0.001, 604_800.0)
+"""A week; the harness's sessions last for longer (`credentials.SESSION_SECONDS_MIN`)."""
+REPLY_SECONDS = (0.001, 86_400.0)
+LATENCY_MS = (0.001, 3_600_000.0)
+"""An hour is the longest latency that the figures tell from longer ones."""
 OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+class Within(click.FloatRange):
+    """A number between bounds, both allowed. click itself lets NaN through, which is neither above nor below any."""
+
+    def __init__(self, bounds: tuple[float, float]) -> None:
+        super().__init__(*bounds)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Ends with a message that names the option, and exit code 2, when it is not between the bounds."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 def _writable(_context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """Tried before the run, whose figures would be lost. Of a file that is there click has asked. Raises StartupError."""
+    if path is not None and path.is_dir():  # an empty name is that of the folder one is in
+        raise StartupError(f"{option.opts[0]} {path}: Is a directory")
     if path is not None and not path.exists():
         try:
             path.touch()
@@ -32,6 +59,14 @@ def _writable(_context: click.Context, option: click.Parameter, path: Path | Non
     return path
 
 
+def require_apart(files: Mapping[str, Path | None]) -> None:
+    """None of these, by their options, is another one, whose place it would take when written. Raises StartupError."""
+    given = [(name, path) for name, path in files.items() if path is not None]
+    for (one, path), (other, same) in combinations(given, 2):
+        if path.resolve() == same.resolve() or (path.exists() and same.exists() and path.samefile(same)):
+            raise StartupError(f"{one} and {other} are the same file, {same}: give another one for {other}")
+
+
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that both have."""
     for option in reversed(
@@ -39,9 +74,9 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             url_option,
             ca_file_option,
             click.option("--token", envvar="GATEWAY_TOKEN", help="Token to show instead of signing some (GATEWAY_TOKEN)."),
-            click.option("--reply-seconds", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
+            click.option("--reply-seconds", type=Within(REPLY_SECONDS), default=30.0, show_default=True,
                          help="Time for the last replies; later ones are missing."),
-            click.option("--max-p99", type=click.FloatRange(0, min_open=True), help="Exit code 1 when p99 is above, in ms."),
+            click.option("--max-p99", type=Within(LATENCY_MS), help="Exit code 1 when p99 is above, in ms."),
             click.option("--json", "json_file", type=OUTPUT, callback=_writable, help="Write all figures to this file."),
             click.option("--report", "report_file", type=OUTPUT, callback=_writable,
                          help="Write a page to look at to this file (HTML)."),

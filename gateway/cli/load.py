@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.client_options import token_origin, trusted
-from gateway.cli.harness_options import common, finish
+from gateway.cli.harness_options import RATE, RUN_SECONDS, Within, common, finish, require_apart
 from gateway.harness.extra import require_extra
 
 if TYPE_CHECKING:
@@ -24,11 +24,9 @@ SPARE_SESSIONS = 100
 @click.command()
 @common
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same commands.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help=f"How long to send; {SECONDS:g} without --commands.")
+@click.option("--seconds", type=Within(RUN_SECONDS), help=f"How long to send; {SECONDS:g} without --commands.")
 @click.option("--commands", type=click.IntRange(1), help="How many commands to send.")
-@click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Commands per second; as fast as replies come without it."
-)
+@click.option("--rate", type=Within(RATE), help="Commands per second; as fast as replies come without it.")
 @click.option("--connections", type=click.IntRange(1), default=16, show_default=True, help="Sockets to open.")
 @click.option("--in-flight", type=click.IntRange(1), default=4, show_default=True, help="Unanswered commands of each socket.")
 @click.option("--mix", help="Weights of the commands, like add=70,get=20 (docs/harness.md).")
@@ -61,6 +59,7 @@ def load(
       gateway load --seconds 60 --rate 1000 --max-p99 50
     """
     require_extra()
+    require_apart({"--ca-file": ca_file, "--json": json_file, "--report": report_file})
     from gateway.harness import credentials  # noqa: PLC0415 - needs the extra `load`
     from gateway.harness.figures import Figures  # noqa: PLC0415
     from gateway.harness.kinds import Kinds  # noqa: PLC0415

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.client_options import token_origin, trusted
-from gateway.cli.harness_options import common, finish
+from gateway.cli.harness_options import RATE, SPEED, Within, common, finish, require_apart
 from gateway.errors import StartupError
 from gateway.harness.extra import require_extra
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @common
-@click.option("--speed", type=click.FloatRange(0, min_open=True), help="Times as fast as recorded; 1 without it.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Commands per second, evenly, instead.")
+@click.option("--speed", type=Within(SPEED), help="Times as fast as recorded; 1 without it.")
+@click.option("--rate", type=Within(RATE), help="Commands per second, evenly, instead.")
 @click.option("--fast", is_flag=True, help="As fast as replies come, instead.")
 @click.option("--connections", type=click.IntRange(1), help="Sockets to open; as many as recorded without it.")
 @click.option("--in-flight", type=click.IntRange(1), default=64, show_default=True, help="Unanswered commands of each socket.")
@@ -52,6 +52,7 @@ def replay(
       gateway replay .capture/20260101T120000Z-a1b2c3.ndjson --speed 10 --report report.html
     """
     require_extra()
+    require_apart({"FILE": file, "--ca-file": ca_file, "--json": json_file, "--report": report_file})
     if sum((speed is not None, rate is not None, fast)) > 1:
         raise StartupError("--speed, --rate and --fast exclude each other: give one of them")
     from gateway.harness import credentials  # noqa: PLC0415 - needs the extra `load`
