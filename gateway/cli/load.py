@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,8 @@ def load(
 
     weights = parse_mix(mix or MIX)
     spare = SPARE_SESSIONS if weights.get("logout") else 0
-    members = [credentials.given(token, token_origin())] if token else credentials.signed(managers, spare=spare)
+    acting = nullcontext([credentials.given(token, token_origin())]) if token else credentials.signed(managers, spare=spare)
+    members = click.get_current_context().with_resource(acting)
     kinds = Kinds()
     source = Mix(kinds, weights, seed, members, connections)
     if commands is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +69,7 @@ def replay(
     if not stream.steps:
         skipped = "; ".join(f"{count} {reason}" for reason, count in stream.skipped.items())
         raise StartupError(f"{file} holds no command that could be sent" + (f" (left out: {skipped})" if skipped else ""))
-    tokens = _tokens(stream, token)
+    tokens = click.get_current_context().with_resource(_tokens(stream, token))
     links = connections or stream.connections
     managers = _managers(stream, links, tokens)
     kinds = Kinds()
@@ -97,16 +99,19 @@ def replay(
     finish(run, max_p99, json_file, report_file)
 
 
-def _tokens(stream: Stream, token: str | None) -> dict[int, str]:
+@contextmanager
+def _tokens(stream: Stream, token: str | None) -> Iterator[dict[int, str]]:
     """A token for each recorded manager that is known here; a token that was given stands for all of them."""
     from gateway.harness import credentials  # noqa: PLC0415
 
     if token is None:
-        return {member.manager_id: member.token for member in credentials.signed(stream.managers, any_of_them=True)}
+        with credentials.signed(stream.managers, any_of_them=True) as members:
+            yield {member.manager_id: member.token for member in members}
+        return
     given = credentials.given(token, token_origin())
     for step in stream.steps:
         step.manager = given.manager_id if step.manager else 0
-    return {given.manager_id: token}
+    yield {given.manager_id: token}
 
 
 def _managers(stream: Stream, links: int, tokens: dict[int, str]) -> list[int]:

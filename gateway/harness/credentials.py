@@ -7,10 +7,13 @@ import base64
 import os
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+import click
 import msgspec
 from msgspec import Struct
 
@@ -26,12 +29,19 @@ from gateway.tokens import Session, Tokens
 
 MEMBERS_MAX = 16
 """Managers that a synthetic load acts for, unless they are named."""
-SPARE_SECONDS = 3600
+SESSION_SECONDS_MIN = 8 * 86_400
+"""However short GATEWAY_SESSION_SECONDS is: longer than `--seconds` may be, so that no session ends within a run."""
 _OPEN = "INSERT INTO session (id, manager_id, expires_time) VALUES ($1, $2, $3)"
+_END = "UPDATE session SET revoked_time = $2 WHERE id = ANY ($1) AND revoked_time = 0"
+_REMOVE = "DELETE FROM session WHERE id = ANY ($1)"
+"""Only once they are ended: each live one that is removed would have every gateway decide anew what all sessions may do."""
 
 
 class Member(Struct):
-    """A manager that the harness acts for. `spare_tokens` are sessions made to be ended by MngLogout."""
+    """A manager that the harness acts for. `spare_tokens` are sessions made to be ended by MngLogout.
+
+    `sessions` are the ids of all that were opened for the run.
+    """
 
     manager_id: int
     token: str
@@ -39,6 +49,7 @@ class Member(Struct):
     password: str = ""
     all_desks: bool = False
     spare_tokens: list[str] = []
+    sessions: Sequence[str] = ()
 
 
 def given(token: str, origin: str) -> Member:
@@ -51,17 +62,22 @@ def given(token: str, origin: str) -> Member:
         raise StartupError(f"{origin} is no token: `gateway token --manager ID` prints one") from None
 
 
-def signed(wanted: Collection[int], *, spare: int = 0, any_of_them: bool = False) -> list[Member]:
+@contextmanager
+def signed(wanted: Collection[int], *, spare: int = 0, any_of_them: bool = False) -> Iterator[list[Member]]:
     """A member for each wanted manager, or for the first ones that may use the calendar.
 
-    Opens their sessions in the database that the settings name, for as long as GATEWAY_SESSION_SECONDS. `any_of_them`
+    Their sessions are opened in the database that the settings name, and removed from it at the end. `any_of_them`
     leaves out those who are not there. Raises StartupError.
     """
     settings = load(os.environ)
     if settings.database_url:
         require_secret(settings)
     with backend(settings) as (completed, dsn):
-        return asyncio.run(_open(completed, dsn, wanted, spare, any_of_them=any_of_them))
+        members = asyncio.run(_open(completed, dsn, wanted, spare, any_of_them=any_of_them))
+    try:
+        yield members
+    finally:
+        _end(settings, [session for member in members for session in member.sessions])
 
 
 def refusal(url: str, origin: str | None) -> str:
@@ -102,10 +118,28 @@ async def _open(settings: Settings, dsn: str, wanted: Collection[int], spare: in
         await db.close()
 
 
+def _end(settings: Settings, sessions: Sequence[str]) -> None:
+    """What the run found is not to be lost when the database is gone by now: that is told, and no more."""
+
+    async def remove(dsn: str, completed: Settings) -> None:
+        db = await connect(connect_arguments(completed, dsn))
+        try:
+            await db.execute(_END, sessions, int(time.time()))
+            await db.execute(_REMOVE, sessions)
+        finally:
+            await db.close()
+
+    try:
+        with backend(settings) as (completed, dsn):
+            asyncio.run(remove(dsn, completed))
+    except (StartupError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        click.echo(f"The sessions of this run ({len(sessions)}) were not ended: {error}", err=True)
+
+
 async def _member(db: Any, settings: Settings, row: Any, spare: int) -> Member:
     now = int(time.time())
-    session = Session(str(uuid.uuid4()), row["id"], now + settings.session_seconds)
-    spares = [Session(str(uuid.uuid4()), row["id"], now + SPARE_SECONDS) for _ in range(spare)]
+    expires_time = now + max(settings.session_seconds, SESSION_SECONDS_MIN)
+    session, *spares = (Session(str(uuid.uuid4()), row["id"], expires_time) for _ in range(1 + spare))
     await db.executemany(_OPEN, [(s.id, s.manager_id, s.expires_time) for s in (session, *spares)])
     tokens = Tokens(settings)
     return Member(
@@ -115,6 +149,7 @@ async def _member(db: Any, settings: Settings, row: Any, spare: int) -> Member:
         _password(settings, row["id"]),
         row["desk_mask"] == "*",
         [tokens.sign(one) for one in spares],
+        [one.id for one in (session, *spares)],
     )
 
 

@@ -1,0 +1,73 @@
+"""The sessions that `gateway load` and `gateway replay` open: as long as the run, and gone with it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from gateway.capture import Header
+from gateway.errors import StartupError
+from gateway.harness import credentials
+from tests.client import EVENT
+from tests.conftest import SECRET
+from tests.harness_runs import gateway
+
+FEW = ("--manager", 10, "--mix", "add=1,logout=1", "--connections", 2)
+
+
+async def sessions(db: Any) -> Any:
+    """How many there are in the database, live or not."""
+    return await db.fetchval("SELECT count(*) FROM session")
+
+
+async def test_run_outlives_the_sessions_of_managers(start, dsn, db, tmp_path):
+    """With GATEWAY_SESSION_SECONDS shorter than the run every reply is as it should be, and no session is left of it."""
+    running = await start()
+    frame = {"command": "MngAddCalendarEvent", "extID": "recorded", "data": EVENT}
+    lines = [{"time": 1.5 * n, "connection": 1, "manager": 10, "frame": frame, "status": 200, "id": n} for n in (1, 2, 3)]
+    (tmp_path / "adds").write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in (Header(), *lines)))
+    for command, answered in ((("load", *FEW, "--commands", 7, "--rate", 2), 7), (("replay", tmp_path / "adds"), 3)):
+        ended = await gateway(*command, "--url", running.url, folder=tmp_path, dsn=dsn, session_seconds="1")
+        assert (0, answered, {}) == (ended.code, ended.figures["answered"], ended.figures["closes"]), ended.err
+        assert 0 == await sessions(db)
+
+
+async def test_run_that_cannot_start_leaves_no_sessions(dsn, db, tmp_path):
+    """Those of others stay, ended or not."""
+    others = "INSERT INTO session (id, manager_id, expires_time) VALUES ('live', 10, 2000000000), ('old', 10, 1)"
+    await db.execute(others)
+    assert 2 == (await gateway("load", *FEW, "--url", "ws://127.0.0.1:9", folder=tmp_path, dsn=dsn)).code
+    assert 2 == await sessions(db)
+
+
+async def test_sessions_are_ended_at_once_for_all_gateways(dsn, db, monkeypatch):
+    """One advance of the access epoch, however many sessions: each makes every gateway look up anew who may do what."""
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", dsn)
+    monkeypatch.setenv("GATEWAY_TOKEN_SECRET", SECRET)
+    epoch = "SELECT epoch FROM access_epoch"
+
+    def sign() -> None:
+        with credentials.signed([10, 11], spare=50) as members:
+            assert [51, 51] == [len(member.sessions) for member in members]
+
+    before = await db.fetchval(epoch)
+    await asyncio.to_thread(sign)
+    assert (before + 1, 0) == (await db.fetchval(epoch), await sessions(db))
+
+
+async def test_sessions_that_cannot_be_ended_are_told(dsn, monkeypatch, capsys):
+    """And what the run found is not lost for that."""
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", dsn)
+    monkeypatch.setenv("GATEWAY_TOKEN_SECRET", SECRET)
+
+    async def unreachable(_arguments):
+        raise StartupError("no database")
+
+    def sign() -> None:
+        with credentials.signed([10]):
+            monkeypatch.setattr(credentials, "connect", unreachable)
+
+    await asyncio.to_thread(sign)
+    assert "The sessions of this run (1) were not ended: no database\n" == capsys.readouterr().err
