@@ -116,6 +116,39 @@ async def test_ping_behind_a_reply_holds_nothing_up(tmp_path):
     assert (0, 20, 0, 0) == unsettled(ended), ended.err
 
 
+async def test_gateway_that_restarts_for_ever_does_not_keep_a_run(tmp_path):
+    """What was sent again five times and not answered is missing."""
+
+    async def restarting(socket, _number, _ext_id):
+        await socket.close(1012)
+
+    async with stand_in(restarting) as url:
+        ended = await gateway(*HEALTH, "--commands", 2, "--in-flight", 1, "--url", url, folder=tmp_path)
+    assert (1, 0, 2, 0) == unsettled(ended), ended.err
+    assert 5 <= ended.figures["retried"]
+
+
+async def test_peer_that_sends_no_frames_is_left(tmp_path):
+    """A connection whose other end speaks something else does not come back, and is counted."""
+
+    async def babbling(socket, _number, _ext_id):
+        socket.transport.write(b"\xff" * 64)
+
+    async with stand_in(babbling) as url:
+        ended = await gateway(*HEALTH, "--commands", 3, "--in-flight", 1, "--url", url, folder=tmp_path)
+    assert (1, 0, 3, {"1002": 1}) == (*unsettled(ended)[:3], ended.figures["closes"]), ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_commands_that_a_rate_left_no_time_for_are_missing(tmp_path):
+    """Each that was due within the time is counted, sent or not."""
+    command = (*HEALTH, "--rate", 1_000_000, "--seconds", 1, "--reply-seconds", 0.001)
+    async with stand_in(good) as url:
+        ended = await gateway(*command, "--url", url, folder=tmp_path)
+    code, answered, missing, unsent = unsettled(ended)
+    assert (1, 1_000_000, 0) == (code, answered + missing, unsent), ended.err
+
+
 @pytest.mark.parametrize("rate", [1, 1_000_000])
 async def test_load_is_interrupted_however_far_it_is_behind(tmp_path, rate):
     """Ctrl-C ends it before all was sent: exit code 1. A rate that nobody could keep up with does not keep it from that."""

@@ -23,11 +23,13 @@ BACK_OFF_SECONDS, BACK_OFF_SECONDS_MAX = 0.25, 5.0
 GIVE_UP_SECONDS = 60.0
 """Time without a connection after which one is given up; more than a restart of the gateway takes."""
 TRIES_MAX = 5
-"""Times a command that was not executed (429, 503) is sent again, as a client would."""
+"""Times a command that was not executed (429, 503, or unanswered before 1012) is sent again, as a client would."""
 SAMPLE_EVERY = 128
 """Of the good replies, one in so many is decoded and its whole shape checked; some 20 us."""
 COME_BACK = (1001, 1006, 1011, 1012)
 RESTART = 1012
+PROTOCOL_ERROR = 1002
+"""What came was no WebSocket frame."""
 REFUSED = 4503
 """The token in the upgrade request proves nothing: no command was read."""
 _TEXT, _CONTINUATION, _CLOSE, _PING = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE, WSMsgType.PING
@@ -114,7 +116,10 @@ class Link(WSListener):
         """Comes back whenever the close code allows it; returns when it will not, or after `leave`."""
         try:
             while True:
-                await self._transport.wait_disconnected()
+                try:
+                    await self._transport.wait_disconnected()
+                except WSError:
+                    self._code = PROTOCOL_ERROR
                 self.open = False
                 self._settle()
                 if self._leaving:
@@ -261,9 +266,11 @@ class Link(WSListener):
         jobs = list(self.pending.values())
         self.pending.clear()
         if self._code == RESTART and not self._leaving:
-            self._figures.retried += len(jobs)
-            self.again.extendleft(reversed(jobs))
-            return
+            again, jobs = [job for job in jobs if job.tries < TRIES_MAX], [job for job in jobs if job.tries >= TRIES_MAX]
+            for job in again:
+                job.tries += 1
+            self._figures.retried += len(again)
+            self.again.extendleft(reversed(again))
         for job in jobs:
             self._lose(job)
 

@@ -23,9 +23,8 @@ OPENED_AT_ONCE = 100
 TICK_SECONDS = 1.0
 POLL_SECONDS = 0.05
 PACE_SECONDS = 0.001
-"""How late a command may be sent after its time; its latency counts from its time all the same."""
-BEHIND_SECONDS = 0.005
-"""How long commands that are late are sent without a turn for the replies, the ticks and Ctrl-C."""
+"""How late a command may be sent after its time; its latency counts from its time all the same. When the rate is more than can
+be kept to, replies, ticks and Ctrl-C have their turn as often."""
 LEAVE_SECONDS = 5.0
 """Time for the connections to close; a peer that is gone never takes what is still to be written."""
 
@@ -75,6 +74,7 @@ class Run:
         self._pace = pace
         self.links: list[Link] = []
         self._told = 0
+        self._over = False
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -104,8 +104,9 @@ class Run:
             await self._until_done(pacer)
             self._figures.end()
             ticks.cancel()
-            pacer.cancel()
+            self._over = True
             await self._leave(stays)
+            await asyncio.wait([pacer])
             self._figures.missing += sum(link.waiting for link in self.links)
         if not self._figures.reconnects and all(link.refused for link in self.links):
             raise StartupError(plan.refusal)
@@ -164,16 +165,20 @@ class Run:
         return False
 
     async def _send_in_time(self, times: Times) -> None:
+        """Has each command sent when it is due; those whose turn does not come before the run is over are missing."""
         began = turned = time.perf_counter()
         for offset, number, tell in times:
             if self._plan.seconds and offset >= self._plan.seconds:
                 break
             at, now = began + offset, time.perf_counter()
-            if at > now or now - turned > BEHIND_SECONDS:
+            if at > now or now - turned > PACE_SECONDS:
                 await asyncio.sleep(max(at - now, PACE_SECONDS) if at > now else 0)
                 turned = time.perf_counter()
             if self._stop.is_set():
                 break
+            if self._over:
+                self._figures.missing += 1
+                continue
             tell(at)
             self._told += 1
             if self.links[number].ended:
