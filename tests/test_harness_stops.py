@@ -101,6 +101,19 @@ async def test_load_at_a_rate_ends_without_a_connection_that_may_not_come_back(t
     assert {"4501": 1} == ended.figures["closes"]
 
 
+async def test_load_that_loses_all_connections_between_commands_fails(tmp_path):
+    """Though every reply came: it ended before its time."""
+
+    async def goodbye(socket, number, ext_id):
+        await good(socket, number, ext_id)
+        await socket.close(4501)
+
+    async with stand_in(goodbye) as url:
+        ended = await gateway(*HEALTH, "--rate", 0.1, "--seconds", 1000, "--url", url, folder=tmp_path)
+    assert (1, 1, 0, 0) == unsettled(ended), ended.err
+    assert "Failed: no connection was left at the end\n" == ended.err
+
+
 async def test_ping_behind_a_reply_holds_nothing_up(tmp_path):
     """Though the ping is the last of what was read; and it is answered."""
 

@@ -118,6 +118,7 @@ def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
             counted(summary.unsent, "command", "commands") + " not sent: interrupted, or no reply within --reply-seconds",
         ),
         (not summary.answered, "no replies at all"),
+        (sum(summary.closes.values()) - summary.reconnects >= summary.connections, "no connection was left at the end"),
         (
             max_p99 is not None and summary.latency.p99 > max_p99,
             f"p99 is {summary.latency.p99:.1f} ms, above --max-p99 {max_p99}",
