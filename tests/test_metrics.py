@@ -207,7 +207,7 @@ async def test_metrics_show_how_late_the_event_loop_is(gateway):
 
 async def test_metrics_count_what_a_capture_drops(start, connect, tmp_path):
     """Each frame that was answered and not recorded."""
-    gateway = await start(capture_dir=str(tmp_path), capture_buffer_bytes_max=1024, **SHOWN)
+    gateway = await start(capture_dir=str(tmp_path), capture_buffer_bytes_max=2048, **SHOWN)
     client = await connect(gateway)
     for _ in range(3):
         await client.add(title="x" * 400, ast_json="x" * 2000)
