@@ -51,6 +51,7 @@ async def _slow_handshake(gateway: GatewayProcess, _token: str) -> int:
             await ended
     finally:
         ended.cancel()
+        await asyncio.wait({ended})
     return 0
 
 

@@ -119,6 +119,7 @@ async def _lag_after_kill(stage: Stage, dsn: str, load: Load) -> float:
         return answered - await bare
     finally:
         bare.cancel()
+        await asyncio.wait({bare})
         await restarted
 
 
