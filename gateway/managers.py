@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 from msgspec import Struct
 
-from gateway.access import SessionType
+from gateway.access import SessionType, mask_patterns
 from gateway.errors import StartupError
 from gateway.fields import INTEGER_MAX
 from gateway.passwords import PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, hash_password
@@ -106,7 +106,8 @@ def _check(manager: NewManager, password: str) -> None:
         raise StartupError(
             f"--desk-mask {manager.desk_mask!r} must be like DESK_EU*,!DESK_EU_TEST, with commas between the patterns"
         )
-    if patterns and all(pattern.startswith("!") for pattern in patterns):
+    include, exclude = mask_patterns(manager.desk_mask)
+    if exclude and not include:
         raise StartupError(
             f"--desk-mask {manager.desk_mask!r} covers no desk: say what it covers before what it leaves out, like *,!DESK_X"
         )

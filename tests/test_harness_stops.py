@@ -11,9 +11,8 @@ import pytest
 from gateway.capture import Header
 from gateway.harness.credentials import Member
 from gateway.harness.figures import Figures
-from gateway.harness.kinds import Kinds
+from gateway.harness.kinds import STOPPED, Kinds
 from gateway.harness.mix import Mix
-from gateway.harness.replay import STOPPED
 from gateway.harness.run import Plan, Run
 from tests.harness_runs import TOKEN, Ended, gateway, good, stand_in
 

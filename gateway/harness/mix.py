@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from gateway.errors import StartupError
 from gateway.harness.bodies import add, page, tail
 from gateway.harness.credentials import Member
-from gateway.harness.kinds import Job, Kinds, new_event_id
-from gateway.harness.replay import STOPPED
+from gateway.harness.kinds import STOPPED, Job, Kinds, new_event_id
 
 COMMAND_OF = {
     "add": "MngAddCalendarEvent",

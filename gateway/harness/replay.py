@@ -13,12 +13,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.harness.kinds import ADD, ADDED, OK, Job, Kinds, expected_status, new_event_id
+from gateway.harness.kinds import ADD, ADDED, OK, STOPPED, Job, Kinds, expected_status, new_event_id
 from gateway.harness.order import Order
 from gateway.harness.stream import FILTER, Step, Stream
 
 NOT_ADDED = "its event was not added this time"
-STOPPED = "stopped before it was sent"
 NO_MANAGER = "its manager is not known here"
 
 RUN_BYTES = 8
