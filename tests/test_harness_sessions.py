@@ -26,9 +26,9 @@ async def test_run_outlives_the_sessions_of_managers(start, dsn, db, tmp_path):
     """With GATEWAY_SESSION_SECONDS shorter than the run every reply is as it should be, and no session is left of it."""
     running = await start()
     frame = {"command": "MngAddCalendarEvent", "extID": "recorded", "data": EVENT}
-    lines = [{"time": 1.5 * n, "connection": 1, "manager": 10, "frame": frame, "status": 200, "id": n} for n in (1, 2, 3)]
+    lines = [{"time": 0.7 * n, "connection": 1, "manager": 10, "frame": frame, "status": 200, "id": n} for n in (1, 2, 3)]
     (tmp_path / "adds").write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in (Header(), *lines)))
-    for command, answered in ((("load", *FEW, "--commands", 7, "--rate", 2), 7), (("replay", tmp_path / "adds"), 3)):
+    for command, answered in ((("load", *FEW, "--commands", 7, "--rate", 3), 7), (("replay", tmp_path / "adds"), 3)):
         ended = await gateway(*command, "--url", running.url, folder=tmp_path, dsn=dsn, session_seconds="1")
         assert (0, answered, {}) == (ended.code, ended.figures["answered"], ended.figures["closes"]), ended.err
         assert 0 == await sessions(db)
