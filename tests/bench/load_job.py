@@ -1,4 +1,4 @@
-"""What a load client is told and what it answers: lines of JSON on its standard input and output."""
+"""What a load client is told, on lines of text, and what it answers, on lines of JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,6 @@ class Shape(Struct, frozen=True, kw_only=True):
     window: int = 0
     rate: float = 0.0
 
-    @property
-    def idle(self) -> bool:
-        return not (self.in_flight or self.window or self.rate)
-
 
 ONE_BY_ONE = Shape()
 
@@ -41,9 +37,13 @@ class Job(Struct, frozen=True, kw_only=True):
     count: int = 0
     pause_seconds: float = 0.0
 
-    @property
-    def ends_by_itself(self) -> bool:
-        return bool(self.seconds or self.count)
+    def told(self) -> bytes:
+        """The job as load_job.c reads it: a line of what it is without its frames, then the frames, each on a line."""
+        shape = self.shape
+        spread = (shape.sockets, 0 if shape.rate or shape.window else shape.in_flight, shape.window, shape.rate)
+        times = (self.seconds, self.warm_seconds, self.count, self.pause_seconds)
+        line = (self.port, *spread, *times, self.expect or "-", self.token or "-", len(self.frames))
+        return "".join(f"{text}\n" for text in (" ".join(map(str, line)), *self.frames)).encode()
 
 
 class Opened(Struct, frozen=True):

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parent.parent.parent
 BENCH_DIR = ROOT / ".bench"
+LOAD_CLIENT = [Path(__file__).parent / name for name in ("load_client.c", "load_job.c", "load_socket.c")]
 STOP_SECONDS = 10
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
 def cores() -> tuple[set[int], set[int]]:
-    """The core of the server under test, and the one of PostgreSQL and the load client; all cores where there is one."""
+    """The core of the server under test, and the one of PostgreSQL; the same where there is only one."""
     usable = sorted(os.sched_getaffinity(os.getpid()))
     return ({usable[0]}, {usable[1]}) if len(usable) > 1 else ({usable[0]}, {usable[0]})
 
@@ -60,6 +62,15 @@ def may_open_most() -> None:
 def python(module: str) -> list[str]:
     """The command that runs a module with this interpreter."""
     return [sys.executable, "-m", module]
+
+
+def load_client_program() -> Path:
+    """The load client, compiled anew. Raises CalledProcessError, the compiler's words on standard error."""
+    BENCH_DIR.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BENCH_DIR) as folder:
+        made = Path(folder) / "load_client"
+        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-o", made, *LOAD_CLIENT], check=True)
+        return made.replace(BENCH_DIR / made.name)
 
 
 def clean_environment() -> dict[str, str]:

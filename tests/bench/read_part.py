@@ -22,7 +22,7 @@ BUSY = Shape(sockets=64, in_flight=4)
 PAGE_AT_ROW = 10_000
 PROBE_SECONDS = 0.002
 
-PLACES = "gateway, echo, pgbench and psql on {}, PostgreSQL and the load clients on {}"
+PLACES = "gateway, echo, pgbench and psql on {}, PostgreSQL and the prober on {}, the load client on either"
 FIGURES = [
     Figure("manager's month, one client / pgbench", lambda r: r["month: gateway"]["p50"] / r["month: pgbench"]["p50"], 2),
     Figure("desk's week, one client / pgbench", lambda r: r["week: gateway"]["p50"] / r["week: pgbench"]["p50"], 2),

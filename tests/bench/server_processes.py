@@ -13,7 +13,7 @@ import msgspec
 from tests.bench.dataset import SECRET
 from tests.bench.figures import StepFailedError
 from tests.bench.load_job import Job, Opened, Result
-from tests.bench.processes import BENCH_DIR, python, running
+from tests.bench.processes import BENCH_DIR, load_client_program, python, running
 
 START_SECONDS = 30
 _SERVES = re.compile(r" serves ws://127\.0\.0\.1:(\d+)")
@@ -37,7 +37,7 @@ class LoadClient:
 
     def begin(self, job: Job) -> None:
         """Starts a job; returns when its sockets are open."""
-        self._input.write(msgspec.json.encode(job) + b"\n")
+        self._input.write(job.told())
         self._input.flush()
         if error := msgspec.json.decode(self._line(), type=Opened).error:
             raise StepFailedError(f"the sockets could not be opened: {error}")
@@ -96,7 +96,7 @@ def echo(core: set[int]) -> Iterator[Served]:
 @contextmanager
 def load_client(core: set[int]) -> Iterator[LoadClient]:
     """A load client."""
-    with running(python("tests.bench.load_client"), core, stdin=subprocess.PIPE) as process:
+    with running([load_client_program()], core, stdin=subprocess.PIPE) as process:
         yield LoadClient(process)
 
 

@@ -58,7 +58,7 @@ def shared_sides(data: Dataset, seconds: int) -> Iterator[Stage]:
     server_core, other_core = cores()
     with (
         server_processes.echo(server_core) as echo,
-        server_processes.load_client(other_core) as client,
+        server_processes.load_client(server_core | other_core) as client,
         server_processes.load_client(other_core) as prober,
     ):
         yield Stage(data, Postgres(server_core), echo, client, prober, seconds)

@@ -13,7 +13,7 @@ from tests.bench.write_stage import WriteStage, staged
 
 __all__ = ["FIGURES", "PLACES", "check_sides", "staged", "steps"]
 
-PLACES = "gateway and echo on {}, PostgreSQL and the load clients on {}; both cores for pgbench with PostgreSQL"
+PLACES = "gateway and echo on {}, PostgreSQL on {}, the load client on either; both for pgbench with PostgreSQL"
 CLIENTS = (1, 4, 8, 16, 32)
 MANY_SOCKETS, IDLE_SOCKETS = 5_000, 10_000
 BUSY = Shape(sockets=64, in_flight=4)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
 
 from tests.bench.load_job import Job, Opened, Result
-from tests.bench.processes import clean_environment
+from tests.bench.processes import load_client_program
 from tests.bench.statements import frame_of_health_check
-from tests.process import ROOT
 
 PROBE_SECONDS = 0.002
 
@@ -40,7 +38,7 @@ class Prober:
 
     async def run(self, job: Job) -> Result:
         """A job that ends by itself."""
-        self._input.write(msgspec.json.encode(job) + b"\n")
+        self._input.write(job.told())
         if error := msgspec.json.decode(await self._output.readline(), type=Opened).error:
             raise RuntimeError(error)
         result = msgspec.json.decode(await self._output.readline(), type=Result)
@@ -53,9 +51,7 @@ class Prober:
 async def prober(*, first: bool = True) -> AsyncIterator[Prober]:
     """A prober as long as the block. With `first` it does not wait for the load's own processes, where that may be."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.load_client"),
-        cwd=ROOT,
-        env=clean_environment() | {"PYTHONUNBUFFERED": "1"},
+        load_client_program(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         preexec_fn=_first_in_line if first and os.geteuid() == 0 else None,

@@ -1,0 +1,136 @@
+"""The benchmark's load client: what it sends, and what of the replies it counts, takes for wrong or misses."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from tests.bench.load_job import NUMBER, Job, Opened, Result, Shape
+from tests.bench.processes import load_client_program
+
+FRAME = f'{{"command":"X","extID":"{NUMBER}","data":{{"key":"{NUMBER}"}}}}'
+
+
+@pytest.fixture(scope="module")
+def program():
+    return load_client_program()
+
+
+@asynccontextmanager
+async def server(handler):
+    """Its port."""
+    async with serve(handler, "127.0.0.1", 0) as serving:
+        yield serving.sockets[0].getsockname()[1]
+
+
+async def results(program: Path, *jobs: Job) -> list[Result]:
+    """What one process answers to the jobs, one after the other."""
+    process = await asyncio.create_subprocess_exec(program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate(b"".join(job.told() for job in jobs))
+    assert process.returncode == 0
+    opened, *rest = output.splitlines()
+    assert msgspec.json.decode(opened, type=Opened) == Opened()
+    return [msgspec.json.decode(line, type=Result) for line in rest if not line.startswith(b'{"error"')]
+
+
+def good(frame: str) -> str:
+    """What answers it."""
+    return frame.replace('"command"', '"status":200,"command"')
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [Shape(sockets=3, in_flight=2), Shape(sockets=3, window=3), Shape(sockets=3, rate=5000.0)],
+    ids=["in flight", "window", "rate"],
+)
+async def test_each_command_has_a_number_of_its_own_and_is_counted_once(program, shape):
+    """Over all sockets; the next job begins anew."""
+    numbers: Counter[str] = Counter()
+    sockets = set()
+
+    async def answer(socket):
+        async for frame in socket:
+            sockets.add(socket)
+            numbers.update(re.findall(r"\d{8}", frame))
+            await socket.send(good(frame))
+
+    async with server(answer) as port:
+        job = Job(port=port, frames=[FRAME], expect='"status":200', shape=shape, count=30)
+        first, second = await results(program, job, job)
+    assert [first.wrong, second.wrong] == [0, 0]
+    assert first.commands_in_all + second.commands_in_all >= 60
+    assert sum(numbers.values()) == 2 * (first.commands_in_all + second.commands_in_all)
+    assert set(numbers.values()) <= {2, 4}  # the extID and the key of both runs
+    assert len(sockets) == 6
+    assert 0 < first.p50 <= first.p99 <= first.longest < first.seconds
+
+
+async def test_large_reply_in_pieces_is_one_reply(program):
+    """Of 100,000 bytes and more, with a ping between its fragments."""
+
+    async def answer(socket):
+        async for frame in socket:
+            await socket.send(pieces(socket, good(frame)))
+
+    async def pieces(socket: ServerConnection, text: str) -> AsyncIterator[str]:
+        yield text
+        await socket.ping()
+        await socket.pong()
+        for _ in range(10):
+            yield "x" * 10_000
+
+    async with server(answer) as port:
+        (result,) = await results(program, Job(port=port, frames=[FRAME], expect='"status":200', count=5))
+    assert (result.commands, result.wrong) == (5, 0)
+    assert result.bytes_received == 5 * (100_000 + len(good(FRAME)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (lambda frame: frame, '{"command":"X","extID":"00000000"'),
+        (lambda frame: re.sub(r"\d{8}", "00000009", good(frame)), '{"status":200,"command":"X","extID":"00000009"'),
+    ],
+    ids=["not what was expected", "of another command"],
+)
+async def test_wrong_reply_is_counted_and_shown(program, reply, told):
+    """Its first words stand in the result."""
+
+    async def answer(socket):
+        async for frame in socket:
+            await socket.send(reply(frame))
+
+    async with server(answer) as port:
+        (result,) = await results(program, Job(port=port, frames=[FRAME], expect='"status":200', seconds=0.1))
+    assert result.wrong >= 1
+    assert result.first_wrong.startswith(told)
+
+
+async def test_socket_that_is_closed_ends_the_job(program):
+    """The command under way is missing."""
+
+    async def answer(socket):
+        await socket.recv()
+
+    async with server(answer) as port:
+        (result,) = await results(program, Job(port=port, frames=[FRAME], expect='"status":200', seconds=30))
+    assert (result.commands, result.first_wrong) == (0, "a socket was closed")
+    assert result.wrong >= 2
+    assert result.seconds < 30
+
+
+async def test_server_that_refuses_is_told(program):
+    """No socket, no result."""
+    async with server(lambda socket: socket.wait_closed()) as port:
+        pass
+    process = await asyncio.create_subprocess_exec(program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate(Job(port=port, frames=[FRAME], expect="{", count=1).told())
+    assert msgspec.json.decode(output, type=Opened) == Opened("Connection refused")
