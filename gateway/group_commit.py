@@ -17,9 +17,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WRITERS_MAX = 2
-"""Shared statements under way at once: while one waits for the disk, the next is made. More did not help."""
-BESIDE_MIN = 4
-"""Items that are worth a statement beside another; one of fewer costs PostgreSQL and the disk nearly as much."""
+"""Shared statements under way at once: while PostgreSQL has one, the next is made. More did not help."""
 SLOW_SECONDS = 0.02
 """A statement that takes longer, some 20 times what they take, waits for a lock or the disk: nothing waits for it."""
 ASIDE_SECONDS = 0.1
@@ -32,10 +30,10 @@ class GroupCommit(Generic[Item, Result]):
     """Runs items through `run`, which takes several and returns the result of each, in their order.
 
     A lone item goes at once, in the caller's task. While others are under way items wait; a writer takes all that wait, up
-    to `share_max`, when the last one is done, or as soon as they are as many as are under way and BESIDE_MIN, or when the
-    oldest takes long: statements of few items beside each other would only slow each other down. No item waits for a timer;
-    one looks whether the oldest takes long. When more wait than one takes, their owners take turns. What has waited for
-    `deadline_seconds` is not sent any more and fails with TIMEOUT.
+    to `share_max`, when the last one is done, or as soon as they are `share_max`, or when the oldest takes long: statements
+    of few items beside each other would only slow each other down. No item waits for a timer; one looks whether the oldest
+    takes long. When more wait than one takes, their owners take turns. What has waited for `deadline_seconds` is not sent
+    any more and fails with TIMEOUT.
 
     When PostgreSQL refuses a shared statement, its items are run one by one in the same order, so that only the guilty
     one gets an error; those behind one that waits for a lock go on meanwhile. When the answer was lost nothing is sent
@@ -53,12 +51,10 @@ class GroupCommit(Generic[Item, Result]):
         self._loop = asyncio.get_running_loop()  # looked up once: each time is a system call in Python 3.11
         self._run = run
         self._share_max = share_max
-        self._beside_min = min(BESIDE_MIN, share_max)
         self._deadline_seconds = deadline_seconds
         self._observe_size = observe_size
         self._waiting: FairQueue[tuple[Item, asyncio.Future[Result], float]] = FairQueue()
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._under_way = 0
         self._begun_at: list[float] = []
         self._looks_again = False
 
@@ -68,7 +64,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def submit(self, item: Item, owner: Hashable) -> Awaitable[Result]:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
-        if not self._idle or self._waiting or self._under_way:
+        if not self._idle or self._waiting or self._begun_at:
             return self.queue(item, owner)
         return self._run_alone(item)
 
@@ -95,9 +91,9 @@ class GroupCommit(Generic[Item, Result]):
     def _are_enough(self) -> bool:
         """Whether what waits is worth a statement beside those under way."""
         waiting = len(self._waiting)
-        if not waiting or not self._under_way:
+        if not waiting or not self._begun_at:
             return bool(waiting)
-        return waiting >= max(self._under_way, self._beside_min) or self._loop.time() - self._begun_at[0] > SLOW_SECONDS
+        return waiting >= self._share_max or self._loop.time() - self._begun_at[0] > SLOW_SECONDS
 
     def _wake(self) -> None:
         """Lets an idle writer take what waits."""
@@ -129,11 +125,9 @@ class GroupCommit(Generic[Item, Result]):
         self._observe_size(len(batch))
         begun_at = self._loop.time()
         self._begun_at.append(begun_at)
-        self._under_way += len(batch)
         try:
             await self._answer(batch)
         finally:
-            self._under_way -= len(batch)
             self._begun_at.remove(begun_at)
 
     def _in_time(

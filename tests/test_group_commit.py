@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 
 from gateway.errors import CommandError, ErrorCode, Outcome
-from gateway.group_commit import BESIDE_MIN, WRITERS_MAX, GroupCommit
+from gateway.group_commit import WRITERS_MAX, GroupCommit
 from tests.client import EVENT, Client
 from tests.conftest import Running, started
 from tests.held import PATIENT
@@ -28,13 +29,11 @@ POISON = """
     END $$;
     CREATE TRIGGER refuse_poison BEFORE INSERT OR UPDATE ON calendar_event FOR EACH ROW EXECUTE FUNCTION refuse_poison();
 """
-BOTH_WAIT = """
-    SELECT count(*) = 2 FROM pg_locks
+ARE_HELD = """
+    SELECT count(*) = $1 FROM pg_locks
     WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 SHARES = (64, 1)
-HOLDERS = 1 + BESIDE_MIN
-"""Adds that keep both writers busy: a lone one, and as many as go beside it."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,25 +50,34 @@ async def adds(client: Client, titles: list[str]) -> list[Any]:
     return [await client.receive() for _ in titles]
 
 
-async def together(connect: Any, gateway: Running, db: Any, titles: list[str]) -> list[dict[str, Any]]:
-    """Adds while both writers are held up, so that all of these wait at the same moment; their replies in order."""
-    clients = [await connect(gateway) for _ in titles]
-    holders = [await connect(gateway) for _ in range(HOLDERS)]
+@asynccontextmanager
+async def writers_held(connect: Any, gateway: Running, db: Any, share: int) -> AsyncIterator[None]:
+    """While the block lasts both writers wait for a lock: one with a lone add, one with as many as go together."""
+    lone, many = [await connect(gateway) for _ in range(WRITERS_MAX)]
     await db.execute("SELECT pg_advisory_lock(7)")
     try:
         async with asyncio.TaskGroup() as tasks:
-            held = [tasks.create_task(holder.add(title=f"held {n}")) for n, holder in enumerate(holders)]
-            await until(lambda: db.fetchval(BOTH_WAIT))
-            replies = [
-                tasks.create_task(client.command("MngAddCalendarEvent", {**EVENT, "title": title}))
-                for client, title in zip(clients, titles, strict=True)
-            ]
-            for bystander in [await connect(gateway) for _ in range(2)]:
-                await bystander.command("HealthCheck")
+            held = [tasks.create_task(adds(lone, ["held"]))]
+            await until(lambda: db.fetchval(ARE_HELD, 1))
+            held.append(tasks.create_task(adds(many, ["held"] * share)))
+            await until(lambda: db.fetchval(ARE_HELD, 2))
+            yield
             await db.execute("SELECT pg_advisory_unlock(7)")
     finally:
         await db.execute("SELECT pg_advisory_unlock_all()")
-    assert all(task.result()["id"] for task in held)
+    assert [200] * (1 + share) == [reply["status"] for task in held for reply in task.result()]
+
+
+async def together(connect: Any, gateway: Running, db: Any, titles: list[str], share: int) -> list[dict[str, Any]]:
+    """Adds while both writers are held up, so that all of these wait at the same moment; their replies in order."""
+    clients = [await connect(gateway) for _ in titles]
+    async with asyncio.TaskGroup() as tasks, writers_held(connect, gateway, db, share):
+        replies = [
+            tasks.create_task(client.command("MngAddCalendarEvent", {**EVENT, "title": title}))
+            for client, title in zip(clients, titles, strict=True)
+        ]
+        for bystander in [await connect(gateway) for _ in range(2)]:
+            await bystander.command("HealthCheck")
     return [task.result() for task in replies]
 
 
@@ -77,7 +85,7 @@ async def test_commands_that_wait_together_share_a_commit(start, connect, db):
     """Twenty adds that wait while the writers are busy are stored by fewer transactions."""
     await db.execute(POISON)
     gateway = await start(commands_per_commit_max=64)
-    replies = await together(connect, gateway, db, [f"event {n}" for n in range(20)])
+    replies = await together(connect, gateway, db, [f"event {n}" for n in range(20)], 64)
     assert [200] * 20 == [reply["status"] for reply in replies]
     count, commits = await db.fetchrow(
         "SELECT count(*), count(DISTINCT xmin::text) FROM calendar_event WHERE title LIKE 'event%'"
@@ -90,7 +98,7 @@ async def test_sharing_of_one_commits_each_alone(start, connect, db):
     """With the limit at 1 every add has a transaction of its own."""
     await db.execute(POISON)
     gateway = await start(commands_per_commit_max=1)
-    await together(connect, gateway, db, [f"event {n}" for n in range(20)])
+    await together(connect, gateway, db, [f"event {n}" for n in range(20)], 1)
     assert 20 == await db.fetchval("SELECT count(DISTINCT xmin::text) FROM calendar_event WHERE title LIKE 'event%'")
 
 
@@ -101,22 +109,14 @@ async def test_quiet_manager_is_in_one_of_the_next_statements(start, connect, db
     """
     await db.execute(POISON)
     gateway = await start(**PATIENT)
-    group = gateway.gateway._dispatch._services.calendar._adds
-    waiting = group._waiting
+    waiting = gateway.gateway._dispatch._services.calendar._adds._waiting
     flooding, quiet = [await connect(gateway) for _ in range(8)], await connect(gateway, login="11")
-    holders = [await connect(gateway) for _ in range(HOLDERS)]
-    await db.execute("SELECT pg_advisory_lock(7)")
-    async with asyncio.TaskGroup() as tasks:
-        for holder in holders:
-            tasks.create_task(holder.add(title="held"))
-        await until(lambda: db.fetchval(BOTH_WAIT))
-        held = HOLDERS - group._under_way
+    async with asyncio.TaskGroup() as tasks, writers_held(connect, gateway, db, 64):
         for client in flooding:
             tasks.create_task(adds(client, ["flood"] * 60))
-        await becomes_true(lambda: len(waiting) == held + 480)
+        await becomes_true(lambda: len(waiting) == 480)
         tasks.create_task(quiet.add(title="quiet"))
-        await becomes_true(lambda: len(waiting) == held + 481)
-        await db.execute("SELECT pg_advisory_unlock(7)")
+        await becomes_true(lambda: len(waiting) == 481)
     before = await db.fetchval("""
         SELECT count(DISTINCT event.xmin::text) FROM calendar_event AS event, calendar_event AS quiet
         WHERE quiet.title = 'quiet' AND event.title = 'flood' AND event.xmin::text::bigint < quiet.xmin::text::bigint
@@ -130,7 +130,7 @@ async def test_poisoned_command_harms_no_neighbour(start, connect, db, share):
     await db.execute(POISON)
     gateway = await start(commands_per_commit_max=share)
     titles = [f"event {n}" for n in range(10)] + ["poison"] + [f"event {n}" for n in range(10, 20)]
-    replies = await together(connect, gateway, db, titles)
+    replies = await together(connect, gateway, db, titles, share)
     refused = [(reply["error"], reply["outcome"]) for reply in replies if reply["status"] != 200]
     assert [("INTERNAL", "not_executed")] == refused
     assert "poison" == titles[[reply["status"] for reply in replies].index(500)]
@@ -254,26 +254,6 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_waits_goes_when_it_is_as_many_as_are_under_way() -> None:
-    """Beside a statement of five the next begins with the fifth that waits, and not before."""
-    async with asyncio.TaskGroup() as tasks:
-        statements = Statements(64, tasks)
-        await turns()
-        await statements.submit(0)
-        await statements.submit(1, 2, 3, 4)
-        await statements.submit(5, 6, 7, 8, 9)
-        assert [[0], [1, 2, 3, 4]] == statements.begun
-        await statements.end(0)
-        assert [[0], [1, 2, 3, 4], [5, 6, 7, 8, 9]] == statements.begun
-        await statements.end(1)
-        for item in (10, 11, 12, 13):
-            await statements.submit(item)
-        assert [[0], [1, 2, 3, 4], [5, 6, 7, 8, 9]] == statements.begun
-        await statements.submit(14)
-        assert [10, 11, 12, 13, 14] == statements.begun[-1]
-        await statements.end_all()
-
-
 async def test_what_waits_goes_when_those_under_way_are_done() -> None:
     """Fewer than are under way do not wait for more once these are done."""
     async with asyncio.TaskGroup() as tasks:
@@ -290,7 +270,7 @@ async def test_what_waits_goes_when_those_under_way_are_done() -> None:
 
 
 async def test_full_share_goes_beside_a_full_share() -> None:
-    """As many as one statement takes at most are enough, be more of them under way or not."""
+    """As many as one statement takes at most do not wait, and fewer do."""
     async with asyncio.TaskGroup() as tasks:
         statements = Statements(2, tasks)
         await turns()
@@ -310,9 +290,9 @@ async def test_full_share_goes_beside_a_full_share() -> None:
 
 
 async def test_lone_item_goes_at_once_and_the_few_behind_it_together() -> None:
-    """Three are not worth a statement beside another; the fourth makes them one."""
+    """Three are not worth a statement beside another where four go together; the fourth makes them one."""
     async with asyncio.TaskGroup() as tasks:
-        statements = Statements(64, tasks)
+        statements = Statements(4, tasks)
         await turns()
         for item in range(4):
             await statements.submit(item)

@@ -12,9 +12,8 @@ import pytest
 from gateway.calendar_store import idempotency, store
 from tests.client import EVENT
 from tests.conftest import started
-from tests.process import until
 from tests.proxy import proxied
-from tests.test_group_commit import BOTH_WAIT, HOLDERS, POISON
+from tests.test_group_commit import POISON, writers_held
 
 ADD, UPDATE, DELETE = "MngAddCalendarEvent", "MngUpdateCalendarEvent", "MngDeleteCalendarEvent"
 WRITES: dict[str, dict[str, Any]] = {
@@ -215,24 +214,22 @@ async def test_key_held_by_another_process_stops_no_neighbour(start, connect, db
     await db.execute(POISON)
     gateway = await start(db_lock_seconds=0.5)
     other = await asyncpg.connect(dsn)
-    clients = [await connect(gateway) for _ in range(HOLDERS + 10)]
-    await db.execute("SELECT pg_advisory_lock(7)")
+    clients = [await connect(gateway) for _ in range(10)]
     async with asyncio.TaskGroup() as tasks, other.transaction():
         await other.execute("INSERT INTO idempotency_key VALUES (10, 'elsewhere', sha256('x'), '{}')")
-        held = [tasks.create_task(client.add(title=f"held {n}")) for n, client in enumerate(clients[:HOLDERS])]
-        await until(lambda: db.fetchval(BOTH_WAIT))
-        waiting = [
-            tasks.create_task(client.command(ADD, {**EVENT, "title": f"{n}"}, idempotencyKey="elsewhere" if n == 4 else f"{n}"))
-            for n, client in enumerate(clients[HOLDERS:])
-        ]
-        await (await connect(gateway, login=None)).command("HealthCheck")
-        await db.execute("SELECT pg_advisory_unlock(7)")
+        async with writers_held(connect, gateway, db, 64):
+            waiting = [
+                tasks.create_task(
+                    client.command(ADD, {**EVENT, "title": f"{n}"}, idempotencyKey="elsewhere" if n == 4 else f"{n}")
+                )
+                for n, client in enumerate(clients)
+            ]
+            await (await connect(gateway, login=None)).command("HealthCheck")
         replies = [await task for task in waiting]
     await other.close()
-    assert all(task.result()["id"] for task in held)
     assert [200] * 4 + [504] + [200] * 5 == [reply["status"] for reply in replies]
     assert ("TIMEOUT", "not_executed") == (replies[4]["error"], replies[4]["outcome"])
-    assert HOLDERS + 9 == await db.fetchval("SELECT count(*) FROM calendar_event")
+    assert 9 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE title <> 'held'")
 
 
 async def test_taken_key_harms_no_neighbour(start, connect, db):
@@ -240,19 +237,14 @@ async def test_taken_key_harms_no_neighbour(start, connect, db):
     await db.execute(POISON)
     first, second = await start(), await start()
     await (await connect(first)).command(ADD, {**EVENT, "title": "used"}, idempotencyKey="used")
-    clients = [await connect(second) for _ in range(HOLDERS + 6)]
-    await db.execute("SELECT pg_advisory_lock(7)")
-    async with asyncio.TaskGroup() as tasks:
-        held = [tasks.create_task(client.add(title=f"held {n}")) for n, client in enumerate(clients[:HOLDERS])]
-        await until(lambda: db.fetchval(BOTH_WAIT))
+    clients = [await connect(second) for _ in range(6)]
+    async with asyncio.TaskGroup() as tasks, writers_held(connect, second, db, 64):
         keys = [{"idempotencyKey": "new"}, {"idempotencyKey": "used"}, {}, {"idempotencyKey": "newer"}, {}, {}]
         replies = [
             tasks.create_task(client.command(ADD, {**EVENT, "title": "used" if "used" in key.values() else "x"}, **key))
-            for client, key in zip(clients[HOLDERS:], keys, strict=True)
+            for client, key in zip(clients, keys, strict=True)
         ]
         await (await connect(second, login=None)).command("HealthCheck")
-        await db.execute("SELECT pg_advisory_unlock(7)")
-    assert all(task.result()["id"] for task in held)
     assert [None, True, None, None, None, None] == [task.result().get("replayed") for task in replies]
     assert 5 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE title = 'x'")
     assert 1 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE title = 'used'")
