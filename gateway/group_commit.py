@@ -82,10 +82,7 @@ class GroupCommit(Generic[Item, Result]):
         """The same, with the work done by a writer: a caller that is cancelled leaves it to its end."""
         answer: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append(owner, (item, answer, self._loop.time() + self._deadline_seconds))
-        if self._idle:
-            self._wake()
-            if self._idle and not self._looks_again:
-                self._look_later()
+        self._wake()
         return answer
 
     def _are_enough(self) -> bool:
@@ -96,26 +93,23 @@ class GroupCommit(Generic[Item, Result]):
         return waiting >= self._share_max or self._loop.time() - self._begun_at[0] > SLOW_SECONDS
 
     def _wake(self) -> None:
-        """Lets an idle writer take what waits."""
+        """Lets an idle writer take what waits, or look again: the oldest may take long by then, and nothing come or end."""
         if self._idle and self._are_enough():
             self._idle.popleft().set_result(None)
-
-    def _look_later(self) -> None:
-        self._looks_again = True
-        self._loop.call_later(SLOW_SECONDS, self._look)
+        if self._idle and self._waiting and not self._looks_again:
+            self._looks_again = True
+            self._loop.call_later(SLOW_SECONDS, self._look)
 
     def _look(self) -> None:
-        """The oldest may take long by now, and nothing else come or end."""
         self._looks_again = False
         self._wake()
-        if self._waiting and self._idle:
-            self._look_later()
 
     async def _write_forever(self) -> None:
         while True:
             while not self._are_enough():
                 wake = self._loop.create_future()
                 self._idle.append(wake)
+                self._wake()
                 await wake
             batch = self._in_time(self._waiting.take(self._share_max), self._loop.time())
             if batch:

@@ -335,6 +335,24 @@ async def test_a_statement_is_found_to_take_long_while_nothing_else_comes_or_end
         await statements.end_all()
 
 
+async def test_what_came_while_both_writers_were_busy_does_not_wait_for_the_one_that_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other writer looks after it, though nothing comes or ends once it is idle."""
+    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.01)
+    async with asyncio.TaskGroup() as tasks:
+        statements = Statements(2, tasks)
+        await turns()
+        await statements.submit(0)
+        await statements.submit(1)
+        monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.5)
+        await statements.submit(2, 3)
+        await becomes_true(lambda: not statements.group._looks_again)  # while there is nobody to take anything
+        await statements.end(1)
+        await becomes_true(lambda: [[0], [1, 2], [3]] == statements.begun)
+        await statements.end_all()
+
+
 async def test_items_behind_one_that_waits_for_a_lock_are_done_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a refused statement three items wait for locks: the others have their results before those are let go."""
     monkeypatch.setattr("gateway.group_commit.ASIDE_SECONDS", 0.01)
