@@ -225,8 +225,8 @@ async def test_a_slow_database_is_a_timeout(start, connect, db):
 async def test_a_terminated_statement_is_not_executed(gateway, connect, db):
     """PostgreSQL says that it ends the statement: NO_SERVICE, nothing is stored, and the next command is served."""
     client = await connect(gateway)
-    async with adds_held_up(db):
-        adding = asyncio.create_task(client.command(ADD, EVENT))
+    async with adds_held_up(db), asyncio.TaskGroup() as tasks:
+        adding = tasks.create_task(client.command(ADD, EVENT))
         await db.execute("SELECT pg_terminate_backend($1)", await waiting_backend(db))
         assert ("NO_SERVICE", "not_executed") == told(await adding)
     assert 0 == await db.fetchval("SELECT count(*) FROM calendar_event")
@@ -238,9 +238,9 @@ async def test_no_free_connection_is_no_service(start, connect, db):
     gateway = await start(db_connections_max=1, db_acquire_seconds=0.2)
     first, second = await connect(gateway, login=None), await connect(gateway, login=None)
     data = {"login": "10", "password": PASSWORD}
-    async with db.transaction():
+    async with asyncio.TaskGroup() as tasks, db.transaction():
         await db.execute("LOCK TABLE manager IN ACCESS EXCLUSIVE MODE")
-        held = asyncio.create_task(first.command("MngLogin", data))
+        held = tasks.create_task(first.command("MngLogin", data))
         await waiting_backend(db)
         assert ("NO_SERVICE", "not_executed") == told(await second.command("MngLogin", data))
     assert 200 == (await held)["status"]
@@ -251,9 +251,9 @@ async def test_clients_told_to_come_back_are_not_told_the_same_time(start, conne
     gateway = await start(db_connections_max=1, db_acquire_seconds=0.2)
     clients = [await connect(gateway, login=None) for _ in range(11)]
     data = {"login": "10", "password": PASSWORD}
-    async with db.transaction():
+    async with asyncio.TaskGroup() as tasks, db.transaction():
         await db.execute("LOCK TABLE manager IN ACCESS EXCLUSIVE MODE")
-        held = asyncio.create_task(clients[0].command("MngLogin", data))
+        held = tasks.create_task(clients[0].command("MngLogin", data))
         await waiting_backend(db)
         replies = await asyncio.gather(*(client.command("MngLogin", data) for client in clients[1:]))
     assert 200 == (await held)["status"]

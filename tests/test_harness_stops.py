@@ -76,8 +76,8 @@ async def test_connections_that_do_not_close_are_left(monkeypatch):
     kinds = Kinds()
     plan = Plan(title="", url="", tokens=[], refusal="", connections=0, in_flight=1)
     run = Run(plan, Mix(kinds, {"health": 1}, 1, [Member(10, "")], 1), Figures(kinds), lambda _: None)
-    stay = asyncio.create_task(asyncio.sleep(1000))
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(1), asyncio.TaskGroup() as tasks:
+        stay = tasks.create_task(asyncio.sleep(1000))
         await run._leave([stay])
     assert stay.cancelled()
 
