@@ -209,11 +209,8 @@ static void send_first(void)
         timerfd_settime(timer_fd, 0, &(struct itimerspec){every, every}, NULL);
         due = now();
         owed = 0;
-    } else if (job.window)
-        for (long i = 0; i < job.window; i++)
-            send_command(in_turn(), now());
-    else
-        for (long i = 0; i < job.sockets * job.in_flight; i++)
+    } else
+        for (long left = job.window ? job.window : job.sockets * job.in_flight; left > 0; left--)
             send_command(in_turn(), now());
 }
 
