@@ -114,6 +114,7 @@ async def test_key_that_is_removed_ends_its_sessions(start: Start, connect: Any,
     first, second = [await connect(gateway, login=None, **bearer(token)) for token in (gone, kept)]
     framed, own = await connect(gateway, login=None), await connect(gateway)
     assert [10, 10] == [await created_by(framed, token) for token in (gone, kept)]
+    assert 10 == await manager_of(first)
     publish(jwks, ed25519_jwk(iss=OTHER))
     gateway.gateway.reload()
     assert 4501 == await first.closed()

@@ -149,8 +149,12 @@ async def _at_once(clients: list[Client], entry: Entry) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def opened(url: str, token: str, count: int) -> AsyncIterator[list[Client]]:
-    """Clients with that session."""
+    """Clients with that session. Each has had an answer: until then its proof may still be looked at, and refused."""
     async with AsyncExitStack() as stack:
         proof = {"Authorization": f"Bearer {token}"}
         sockets = [Client.connected(url, additional_headers=proof) for _ in range(count)]
-        yield [await stack.enter_async_context(socket) for socket in sockets]
+        clients = [await stack.enter_async_context(socket) for socket in sockets]
+        for client in clients:
+            await client.socket.send("ping")
+            assert await client.socket.recv() == "pong"
+        yield clients
