@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from gateway.access import Access
 from gateway.calendar_store.event_reader import EventReader
@@ -20,7 +20,7 @@ from gateway.sign_in_throttle import SignInThrottle
 from gateway.tokens import Tokens
 
 
-class Services(NamedTuple):
+class Services(Struct, frozen=True):
     """What lives as long as the process."""
 
     settings: Settings
@@ -36,7 +36,7 @@ class Services(NamedTuple):
     metrics: Metrics
 
 
-class Context(NamedTuple):
+class Context(Struct, frozen=True):
     """One command's surroundings. `access` is None only for the commands that need no session; `key` makes a write run once."""
 
     services: Services

@@ -10,9 +10,9 @@ import re
 import secrets
 import time
 from functools import partial
-from typing import NamedTuple
 
 import asyncpg
+from msgspec import Struct
 
 from gateway import wire
 from gateway.access import Access
@@ -30,14 +30,14 @@ UNKNOWN, UNREADABLE = "unknown", "unreadable"
 """Counted as the command of frames whose command does not exist, and of messages that are no frame: clients make up names."""
 
 
-class Refusal(NamedTuple):
+class Refusal(Struct, frozen=True):
     """The answer to a message that cannot become a command, as JSON. `unreadable`: it had no extID."""
 
     payload: bytes
     unreadable: bool
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True):
     """The answer to a command, as JSON, whole or in pieces. `ends_session`: the socket's own session is over."""
 
     payload: bytes | Streamed

@@ -7,9 +7,9 @@ and counts it.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from gateway import faults, wire
 from gateway.access import Access
@@ -23,7 +23,7 @@ from gateway.tokens import InvalidTokenError, Session
 from gateway.wire import Frame, Streamed
 
 
-class Pending(NamedTuple):
+class Pending(Struct, frozen=True):
     """A command that was read and is yet to be answered, with the session of the moment it was read."""
 
     frame: Frame
@@ -135,7 +135,7 @@ class Execution:
         key = write_key(access.manager_id, text, frame.command, frame.data)
 
         async def handle() -> bytes:
-            return wire.encode(await command.handler(context._replace(key=key), request))
+            return wire.encode(await command.handler(msgspec.structs.replace(context, key=key), request))
 
         data, before = await self._services.idempotency.once(key, handle)
         if not before:

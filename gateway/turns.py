@@ -19,19 +19,28 @@ class Turn(Generic[Result]):
     def __init__(self, seconds: float, late: Callable[[], CommandError]) -> None:
         self.result: Result | None = None
         self._lock = asyncio.Lock()
+        self._users = 0
         self._seconds = seconds
         self._late = late
 
     async def __aenter__(self) -> Turn[Result]:
+        self._users += 1
         try:
-            async with asyncio.timeout(self._seconds):
+            if self._users == 1:  # nobody to wait for: a time-out would cost more than all else here
                 await self._lock.acquire()
-        except TimeoutError:
-            raise self._late() from None
+            else:
+                async with asyncio.timeout(self._seconds):
+                    await self._lock.acquire()
+        except BaseException as error:
+            self._users -= 1
+            if isinstance(error, TimeoutError):
+                raise self._late() from None
+            raise
         return self
 
     async def __aexit__(self, *_error: object) -> None:
         self._lock.release()
+        self._users -= 1
 
 
 class Turns(Generic[Name, Result]):

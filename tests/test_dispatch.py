@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed
 
@@ -165,7 +166,7 @@ async def test_a_bug_is_answered_with_an_id_and_without_its_text(gateway, connec
     async def broken(_context: object, _request: object) -> HealthCheckReply:
         raise KeyError("a secret of manager 4711")
 
-    monkeypatch.setitem(COMMANDS, HEALTH, COMMANDS[HEALTH]._replace(handler=broken))
+    monkeypatch.setitem(COMMANDS, HEALTH, msgspec.structs.replace(COMMANDS[HEALTH], handler=broken))
     client = await connect(gateway)
     reply = await client.command(HEALTH)
     assert ("INTERNAL", "unknown") == told(reply)

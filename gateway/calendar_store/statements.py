@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from gateway.access import Access
 from gateway.calendar_store.idempotency import WriteKey
@@ -19,7 +19,7 @@ from gateway.database import Statement
 from gateway.event import Event
 
 
-class Write(NamedTuple):
+class Write(Struct, frozen=True):
     """An event as it is to be (or to go), the epoch of the access that this was decided by, and the command's key."""
 
     event: Event
@@ -195,7 +195,7 @@ STATEMENTS = (
 
 def events_of(batch: Sequence[Write]) -> str:
     """The events' own columns. `ast_json` goes as text: PostgreSQL rewrites a JSON string that it takes out of JSON."""
-    return _json([_Row(*_columns_of(event), bytes(event.ast_json).decode(), epoch) for event, epoch, _ in batch])
+    return _json([_Row(*_columns_of(write.event), bytes(write.event.ast_json).decode(), write.epoch) for write in batch])
 
 
 def participants_of(batch: Sequence[Write]) -> str:
@@ -205,7 +205,7 @@ def participants_of(batch: Sequence[Write]) -> str:
 
 def versions_of(batch: Sequence[Write]) -> str:
     """The events by id and version."""
-    return _json([{"id": event.id, "version": event.version, "epoch": epoch} for event, epoch, _ in batch])
+    return _json([{"id": write.event.id, "version": write.event.version, "epoch": write.epoch} for write in batch])
 
 
 def accesses_of(batch: Sequence[tuple[Access, int]]) -> str:
@@ -222,15 +222,15 @@ def keys_of(batch: Sequence[Write], reply: Callable[[Event], bytes]) -> str | No
     """The keys among the writes, each with the reply that it will give again; None when there is no key."""
     keyed = [
         {
-            "event_id": event.id,
+            "event_id": write.event.id,
             "manager_id": key.manager_id,
             "key": key.key,
             "digest": "\\x" + key.digest.hex(),
-            "reply": reply(event).decode(),
-            "epoch": epoch,
+            "reply": reply(write.event).decode(),
+            "epoch": write.epoch,
         }
-        for event, epoch, key in batch
-        if key is not None
+        for write in batch
+        if (key := write.key) is not None
     ]
     return _json(keyed) if keyed else None
 

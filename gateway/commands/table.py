@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from gateway.commands.add_calendar_event import AddCalendarEvent, add_calendar_event
 from gateway.commands.archive_calendar_event import ArchiveCalendarEvent, archive_calendar_event
@@ -30,14 +31,14 @@ from gateway.event import DeleteReply, EventReply
 from gateway.fields import Request
 from gateway.wire import Streamed
 
-Handler = Callable[[Context, Any], Awaitable[msgspec.Struct | Streamed]]
+Handler = Callable[[Context, Any], Awaitable[Struct | Streamed]]
 
 
-class Command(NamedTuple):
+class Command(Struct, frozen=True):
     """How a command is decoded, answered and guarded."""
 
     request: type[Request]
-    reply: type[msgspec.Struct]
+    reply: type[Struct]
     handler: Handler
     needs: str
     """`nothing`, a `session`, or a session whose type has the `calendar`."""
@@ -46,9 +47,7 @@ class Command(NamedTuple):
     decode: Callable[[bytes | msgspec.Raw], Any]
 
 
-def _command(
-    request: type[Request], reply: type[msgspec.Struct], handler: Handler, needs: str, *, writes: bool = False
-) -> Command:
+def _command(request: type[Request], reply: type[Struct], handler: Handler, needs: str, *, writes: bool = False) -> Command:
     return Command(request, reply, handler, needs, writes, msgspec.json.Decoder(request).decode)
 
 
