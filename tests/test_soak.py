@@ -31,6 +31,8 @@ from tests.faults import soak
 soak.FAULTS_DIR = Path(sys.argv.pop())
 soak.main()
 """
+IN_BACKGROUND = ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+"""Starts a program as a shell does behind `&`, with SIGINT ignored."""
 
 Answers = list[tuple[int, dict[str, Any] | None]]
 
@@ -125,7 +127,7 @@ async def test_soak_that_is_terminated_leaves_nothing_running(scratch_dir: Path)
     """SIGTERM, as `make` hands it on, ends its gateway and its PostgreSQL too."""
     server, found = EmbeddedPostgres(scratch_dir / "soak" / "data"), list[int]()
     nowhere = asyncio.subprocess.DEVNULL
-    command = [sys.executable, "-c", SOAK_IN, str(scratch_dir / "soak")]
+    command = [*IN_BACKGROUND, sys.executable, "-c", SOAK_IN, str(scratch_dir / "soak")]
     soak = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=nowhere, stderr=nowhere)
 
     def gateways() -> list[int]:

@@ -48,6 +48,7 @@ def main(only: tuple[str, ...], *, short: bool) -> None:
 
 def end_as_by_ctrl_c() -> None:
     """Lets SIGTERM, too, end a run by its own doors: its gateways and its PostgreSQL go with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
 
 
