@@ -24,6 +24,7 @@ run: $(STAMP)  ## set everything up and serve on an embedded PostgreSQL (Ctrl-C 
 
 test: $(STAMP)  ## set everything up and run the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	@echo 'Next: make run starts a gateway, and says how to send it the first command.'
 
 lint: $(STAMP)  ## style, types
 	$(BIN)/ruff check .

@@ -55,6 +55,11 @@ class Client:
         event: dict[str, Any] = reply["data"]["event"]
         return event
 
+    async def bare_ping(self) -> None:
+        """Sends `ping` and takes the `pong`: the proof in the upgrade, which may still be looked at before, is taken then."""
+        await self.socket.send("ping")
+        assert "pong" == await self.socket.recv()
+
     async def exchange(self, message: str | bytes, ext_id: Any) -> dict[str, Any]:
         """Sends a message as it is and returns the reply with that extID."""
         await self.socket.send(message)

@@ -199,8 +199,7 @@ async def test_connection_limit_is_4002(start, connect):
 async def test_bare_ping_is_answered_with_bare_pong(gateway, connect):
     """A browser's sign of life, before and after signing in."""
     client = await connect(gateway, login=None)
-    await client.socket.send("ping")
-    assert "pong" == await client.socket.recv()
+    await client.bare_ping()
 
 
 async def test_nothing_is_left_of_clients_that_went(gateway, connect, db):

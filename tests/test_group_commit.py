@@ -214,6 +214,16 @@ class Statements:
         self._answers: list[asyncio.Task[int]] = []
         self._writers = [tasks.create_task(writer) for writer in self.group.writers()]
 
+    @classmethod
+    @asynccontextmanager
+    async def held(cls, share_max: int) -> AsyncIterator[Statements]:
+        """With writers that wait for something to do; behind the block all that was submitted is done."""
+        async with asyncio.TaskGroup() as tasks:
+            statements = cls(share_max, tasks)
+            await turns()
+            yield statements
+            await statements._end_all()
+
     async def _run(self, items: Sequence[int]) -> Sequence[int]:
         end = self._ends[items[0]] = asyncio.Event()
         self.begun.append(list(items))
@@ -230,7 +240,7 @@ class Statements:
         self._ends.pop(first).set()
         await turns()
 
-    async def end_all(self) -> None:
+    async def _end_all(self) -> None:
         """Ends every statement, oldest first; each item was answered with its own result, and nothing is left waiting."""
         while self._ends:
             await self.end(next(iter(self._ends)))
@@ -256,9 +266,7 @@ async def turns() -> None:
 
 async def test_what_waits_goes_when_those_under_way_are_done() -> None:
     """Fewer than are under way do not wait for more once these are done."""
-    async with asyncio.TaskGroup() as tasks:
-        statements = Statements(64, tasks)
-        await turns()
+    async with Statements.held(64) as statements:
         await statements.submit(0)
         await statements.submit(1, 2, 3, 4)
         await statements.end(0)
@@ -266,14 +274,11 @@ async def test_what_waits_goes_when_those_under_way_are_done() -> None:
         assert [[0], [1, 2, 3, 4]] == statements.begun
         await statements.end(1)
         assert [[0], [1, 2, 3, 4], [5]] == statements.begun
-        await statements.end_all()
 
 
 async def test_full_share_goes_beside_a_full_share() -> None:
     """As many as one statement takes at most do not wait, and fewer do."""
-    async with asyncio.TaskGroup() as tasks:
-        statements = Statements(2, tasks)
-        await turns()
+    async with Statements.held(2) as statements:
         await statements.submit(0)
         await statements.submit(1)
         assert [[0]] == statements.begun
@@ -286,14 +291,11 @@ async def test_full_share_goes_beside_a_full_share() -> None:
         assert [[0], [1, 2], [3, 4], [5, 6]] == statements.begun
         await statements.submit(8)
         assert [[0], [1, 2], [3, 4], [5, 6], [7, 8]] == statements.begun
-        await statements.end_all()
 
 
 async def test_lone_item_goes_at_once_and_the_few_behind_it_together() -> None:
     """Three are not worth a statement beside another where four go together; the fourth makes them one."""
-    async with asyncio.TaskGroup() as tasks:
-        statements = Statements(4, tasks)
-        await turns()
+    async with Statements.held(4) as statements:
         for item in range(4):
             await statements.submit(item)
         assert [[0]] == statements.begun
@@ -302,37 +304,30 @@ async def test_lone_item_goes_at_once_and_the_few_behind_it_together() -> None:
         for item in range(4, 8):
             await statements.submit(item)
         assert [[0], [1, 2, 3], [4, 5, 6, 7]] == statements.begun
-        await statements.end_all()
 
 
 async def test_nothing_waits_for_a_statement_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind one that waits for a lock, say, the next goes at once, however few they are."""
     monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", -1)
-    async with asyncio.TaskGroup() as tasks:
-        statements = Statements(64, tasks)
-        await turns()
+    async with Statements.held(64) as statements:
         await statements.submit(0)
         await statements.submit(1)
         assert [[0], [1]] == statements.begun
         await statements.end(1)
         await statements.submit(2)
         assert [[0], [1], [2]] == statements.begun
-        await statements.end_all()
 
 
 async def test_a_statement_is_found_to_take_long_while_nothing_else_comes_or_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lone item that came right behind it goes all the same; and so does the next."""
     monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.01)
-    async with asyncio.TaskGroup() as tasks:
-        statements = Statements(64, tasks)
-        await turns()
+    async with Statements.held(64) as statements:
         await statements.submit(0)
         await statements.submit(1)
         await becomes_true(lambda: [[0], [1]] == statements.begun)
         await statements.end(1)
         await statements.submit(2)
         await becomes_true(lambda: [[0], [1], [2]] == statements.begun)
-        await statements.end_all()
 
 
 async def test_what_came_while_both_writers_were_busy_does_not_wait_for_the_one_that_takes_long(
@@ -340,9 +335,7 @@ async def test_what_came_while_both_writers_were_busy_does_not_wait_for_the_one_
 ) -> None:
     """The other writer looks after it, though nothing comes or ends once it is idle."""
     monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.01)
-    async with asyncio.TaskGroup() as tasks:
-        statements = Statements(2, tasks)
-        await turns()
+    async with Statements.held(2) as statements:
         await statements.submit(0)
         await statements.submit(1)
         monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.5)
@@ -350,7 +343,6 @@ async def test_what_came_while_both_writers_were_busy_does_not_wait_for_the_one_
         await becomes_true(lambda: not statements.group._looks_again)  # while there is nobody to take anything
         await statements.end(1)
         await becomes_true(lambda: [[0], [1, 2], [3]] == statements.begun)
-        await statements.end_all()
 
 
 async def test_items_behind_one_that_waits_for_a_lock_are_done_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,8 +393,7 @@ async def test_items_that_come_before_the_writers_go_once_they_are_there() -> No
 async def test_nothing_waits_while_nothing_is_under_way(share: int, seed: int) -> None:
     """Whatever comes and ends in whatever order, all of it is done in the end, and never more statements than writers."""
     chance = random.Random(seed)
-    async with asyncio.TaskGroup() as tasks:
-        statements = Statements(share, tasks)
+    async with Statements.held(share) as statements:
         for first in range(0, 2000, 20):
             await statements.submit(*range(first, first + chance.choice((1, 1, 1, 2, 3, 8, 20))))
             for _ in range(chance.randrange(4)):
@@ -412,7 +403,6 @@ async def test_nothing_waits_while_nothing_is_under_way(share: int, seed: int) -
                     )
             assert statements.under_way <= WRITERS_MAX
             assert statements.under_way or not statements.group._waiting
-        await statements.end_all()
 
 
 async def raised(answer: Awaitable[Any]) -> CommandError:

@@ -224,8 +224,7 @@ async def test_any_valid_proof_stops_the_timer(start: Start, connect: Any, db: A
     async with asyncio.timeout(WAIT_SECONDS):
         with contextlib.suppress(ConnectionClosed):
             while True:
-                await pinging.socket.send("ping")
-                assert "pong" == await pinging.socket.recv()
+                await pinging.bare_ping()
     assert [4500] * 4 == [await client.closed() for client in (pinging, silent, guessing, asking)]
     assert [10, 10] == [await manager_of(client) for client in (by_message, by_header)]
     assert 200 == (await by_frame.command("MngAddCalendarEvent", EVENT, __token=token))["status"]

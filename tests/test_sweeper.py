@@ -97,8 +97,7 @@ async def test_client_without_proof_is_closed_with_4500(start, connect):
     """No ping, bare or real, no HealthCheck and no bad proof stops the timer."""
     gateway = await start(authentication_seconds=0.3)
     client = await connect(gateway, login=None)
-    await client.socket.send("ping")
-    assert "pong" == await client.socket.recv()
+    await client.bare_ping()
     await client.socket.ping()
     await client.command("HealthCheck")
     assert 401 == (await client.command("MngAddCalendarEvent", HELD, __token="not a token"))["status"]

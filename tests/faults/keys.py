@@ -149,12 +149,11 @@ async def _at_once(clients: list[Client], entry: Entry) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def opened(url: str, token: str, count: int) -> AsyncIterator[list[Client]]:
-    """Clients with that session. Each has had an answer: until then its proof may still be looked at, and refused."""
+    """Clients with that session, whose proofs are taken."""
     async with AsyncExitStack() as stack:
         proof = {"Authorization": f"Bearer {token}"}
         sockets = [Client.connected(url, additional_headers=proof) for _ in range(count)]
         clients = [await stack.enter_async_context(socket) for socket in sockets]
         for client in clients:
-            await client.socket.send("ping")
-            assert await client.socket.recv() == "pong"
+            await client.bare_ping()
         yield clients
