@@ -102,15 +102,18 @@ async def test_client_reset_in_the_middle_of_a_reply_harms_no_command(start, con
     assert [] == [line for line in gateway.log_lines if line["event"] == "library"]
 
 
-async def test_client_that_does_not_read_is_cut(start, connect, db, monkeypatch):
+async def test_client_that_does_not_read_is_cut(start, connect, db, dsn, monkeypatch):
     """No more waits for a client than the limit says, and past it the next sweep ends the socket; another is served."""
     monkeypatch.setattr("gateway.sweeper.SWEEP_SECONDS", 3600)
-    gateway = await start(outbox_bytes_max=100_000, outbox_stall_seconds=600, pong_timeout_seconds=900)
+    gateway = await start(outbox_bytes_max=100_000, outbox_stall_seconds=600, pong_timeout_seconds=900, **PATIENT)
     deaf, other = await connect(gateway), await connect(gateway)
     deaf.socket.transport.pause_reading()
-    for ext_id in range(60):
-        await send(deaf, ext_id, data={**EVENT, "ast_json": ["x" * 80_000]})
-    assert (60, 60) == await until(lambda: row_counts(db), lambda counts: counts[0] == 60)
+    async with held_adds(dsn) as hold:
+        for ext_id in range(60):
+            await send(deaf, ext_id, data={**HELD, "ast_json": ["x" * 80_000]})
+        await becomes_true(lambda: 60 in [connection.unanswered for connection in gateway.gateway._connections])
+        await hold.release()  # once all are read: nothing more is while replies pile up
+        assert (60, 120) == await until(lambda: row_counts(db), lambda counts: counts[0] == 60)
     await other.add()
     connections = tuple(gateway.gateway._connections)
     assert all(connection.socket.transport.get_write_buffer_size() <= 100_000 for connection in connections)
