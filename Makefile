@@ -22,6 +22,8 @@ $(STAMP): requirements-dev.txt pyproject.toml
 run: $(STAMP)  ## set everything up and serve on an embedded PostgreSQL (Ctrl-C stops it)
 	@exec $(BIN)/gateway serve
 
+# Hundreds of gateways are started: none compiles anew what the one before it did, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP)  ## set everything up and run the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 	@echo 'Next: make run starts a gateway, and says how to send it the first command.'
