@@ -14,16 +14,15 @@ from msgspec import Meta
 
 from gateway import wire
 from gateway.access import CALENDAR_TYPES
-from gateway.calendar_store.event_reader import TURN_SECONDS
 from gateway.commands.table import COMMANDS, Command
 from gateway.environment import CLIENT_VARIABLES, entries
 from gateway.errors import CLOSE_CODES, ERRORS
 from gateway.event import Event, Participant
-from gateway.handshake import PATHS, SUBPROTOCOL
 from gateway.metrics import COMMANDS as COMMAND_BOUNDS
 from gateway.metrics import SECONDS, Described, Metrics
+from gateway.protocol_words import FAILURES, INTRODUCTION, MEANINGS, MESSAGES, RIGHTS
 from gateway.settings import Settings
-from gateway.wire import EXT_ID_CHARS_MAX, Frame
+from gateway.wire import Frame
 
 GENERATED = "<!-- Written by `make docs` from the code; a test compares. Do not edit. -->\n\n"
 
@@ -33,83 +32,6 @@ class Exchange(NamedTuple):
 
     frame: str
     reply: str
-
-
-PROTOCOL_INTRODUCTION = f"""\
-# The protocol
-
-JSON objects in WebSocket text messages, at `{PATHS[0]}` and `{PATHS[1]}`. Offering the subprotocol `{SUBPROTOCOL}` is optional.
-Bare text `ping` is answered with bare text `pong`.
-
-## Frames
-
-{{frame}}
-
-`extID` is a string of 1 to {EXT_ID_CHARS_MAX} characters or an integer from -2^63 to 2^63-1; the reply carries the same JSON type
-and value. Every frame with a readable `extID` gets exactly one reply. A frame without one is not executed and is answered with
-`"extID":null`. Unknown keys beside `data` are ignored; unknown keys inside `data` are refused by name, but for `__access`, which
-is dropped unread. `null` for an optional field means omitted (except `ast_json`); `null` for a required one is missing. Of equal
-keys the last counts.
-
-Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, the socket is not read until one is answered.
-
-A reply of more than 500 events or 4 MiB comes in pieces. A manager has one of those at a time, on all sockets together, and a socket has
-one; the next waits for its turn, {2 * TURN_SECONDS:g} seconds at most, then it is answered `NO_SERVICE`. A client that has not
-taken one whole within `GATEWAY_STREAM_SECONDS` is closed with 4000, of which it may see 1006; smaller pages (`limit`,
-`after`) suit a slow line.
-
-## Sent twice, done once
-
-A calendar write may carry an `idempotencyKey`; other commands refuse it (400). It is done at most once per manager and key, whichever
-gateway it is sent to, for `GATEWAY_IDEMPOTENCY_SECONDS`. The same key with the same command and data gets the first reply's `data`
-again, with `"replayed":true` beside it, whatever has become of the event since; with another command or other data it gets
-`CONFLICT`. Data counts as it was sent, before defaults: order, spaces and escapes make no difference, a field sent with its default
-value does. While the first is still running, the second waits for it. A refused or failed command stores nothing.
-
-When the database's answer to a keyed write is lost, the gateway itself sends it once more and waits on the key; only if that does not
-tell in time is the outcome `unknown`. A write without a key is never sent twice. `not_executed` speaks of the frame it answers: when an
-earlier frame with the same key is `unknown`, send again until the answer is 200 or a refusal that is not 5xx.
-
-## Proofs of identity
-
-The same token (a JWT: the gateway's own, or another issuer's that it trusts, SECURITY.md) in any of these; a checked one stops the timer of `GATEWAY_AUTHENTICATION_SECONDS`:
-
-| where | effect |
-| --- | --- |
-| `MngLogin` | opens a session, which becomes the socket's; the reply carries its token |
-| `Authorization: Bearer <token>` on the upgrade | the socket's session; a bad one closes with 4503 |
-| subprotocols `["{SUBPROTOCOL}","bearer.<token>"]` | the same, for browsers; only the first is echoed |
-| message `{{{{"authorization":"<token>"}}}}` (no `extID`) | the socket's session, or its renewal for the same manager |
-| `__token` in a frame | for that frame alone; a bad one is 401 even on a socket with a session (`MngLogin` and `HealthCheck` ignore it, or an expired token would bar signing in) |
-
-The message is answered `{{{{"event":"authorization","success":true}}}}`, or `"success":false` with `"error":"INVALID_TOKEN"`
-(`"NO_SERVICE"` or `"TIMEOUT"` while the database cannot say). Claims required: `exp`, `iat`, `iss`, `aud`, `sub` (the manager id
-in decimal), `jti`. Rights come from the manager's row, never from claims. The calendar is for the session types {{types}}.
-
-## Commands
-
-Each with the line to type for it (`GATEWAY_TOKEN` set to what `gateway token` prints), its frame and its reply.
-"""
-
-FAILURES = """\
-## Failures
-
-    {"extID":"1","status":400,"error":"INVALID_DATA","message":"end_time must be >= start_time","field":"end_time","outcome":"not_executed"}
-
-`field` is a path into `data`, such as `participants[2].role`. `outcome` is `not_executed` (nothing was written and nothing will be)
-or `unknown` (it may have been). Checks happen in this order: frame, command, session, session type, rate, data, replayed key, event (404),
-right (403), version (409).
-
-"""
-
-MESSAGES = """\
-## Messages without a command
-
-| message | when |
-| --- | --- |
-| `{"event":"authorization","success":...}` | answers an `authorization` message |
-| `{"event":"server:drain","data":{"retry_after_ms":N}}` | the gateway stops: commands in flight are still answered, later ones get `NO_SERVICE`, then the socket closes with 1012 |
-"""
 
 
 METRICS_INTRODUCTION = f"""\
@@ -135,12 +57,13 @@ def protocol_page(exchanges: Mapping[str, Sequence[Exchange]]) -> str:
     kinds = ", ".join(f"{kind.name} {kind.value}" for kind in sorted(CALENDAR_TYPES))
     return "\n".join(
         (
-            GENERATED + PROTOCOL_INTRODUCTION.format(frame=_fields_table(Frame), types=kinds),
+            GENERATED + INTRODUCTION.format(frame=_fields_table(Frame), types=kinds),
             *(_command_section(name, command, exchanges[name]) for name, command in COMMANDS.items()),
             "## The event\n",
-            _fields_table(Event) + "\n",
+            _fields_table(Event, sent=False) + "\n",
             "Participants:\n",
-            _fields_table(Participant) + "\n",
+            _fields_table(Participant, sent=False) + "\n",
+            RIGHTS,
             FAILURES + _errors_table() + "\n",
             "## Close codes\n",
             "4000-4499: come back, with back-off. 4500-4999: do not come back without a change.\n",
@@ -199,7 +122,7 @@ def _command_section(name: str, command: Command, exchanges: Sequence[Exchange])
     parts = [f"### {name}\n", _summary(command) + "\n"]
     fields = _fields_table(command.request)
     parts.append(fields + "\n" if fields else "`data` has no fields.\n")
-    parts += [f"`{struct.__name__}`:\n\n{_fields_table(struct)}\n" for struct in _structs_inside(command.request)]
+    parts += [f"`{struct.__name__}`:\n\n{_fields_table(struct)}\n" for struct in structs_inside(command.request)]
     typed = [f"    {_typed(name, exchanges[0])}\n"] + [""] * len(exchanges)
     parts += [f"{line}    {each.frame}\n    {each.reply}\n" for line, each in zip(typed, exchanges, strict=False)]
     return "\n".join(parts)
@@ -222,14 +145,21 @@ def _reply_words(reply: type[msgspec.Struct]) -> str:
     return "{" + ",".join(f'"{field.encode_name}"' for field in msgspec.structs.fields(reply)) + "}"
 
 
-def _fields_table(struct: type[msgspec.Struct]) -> str:
+def _fields_table(struct: type[msgspec.Struct], *, sent: bool = True) -> str:
+    """What a client sends, or what it gets."""
     hints = typing.get_type_hints(struct, include_extras=True)
     rows = [
-        (f"`{field.encode_name}`", type_words(hints[field.name]), "yes" if field.required else "")
+        (f"`{field.encode_name}`", type_words(hints[field.name]), "yes" if field.required else "", _meaning_of(struct, field))
         for field in msgspec.structs.fields(struct)
         if field.name != "access_claim"
     ]
-    return _table(("field", "type", "required" if any(row[2] for row in rows) else ""), rows) if rows else ""
+    return _table(("field", "type", "required" if sent else "", "meaning"), rows) if rows else ""
+
+
+def _meaning_of(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> str:
+    """What the page says of a field. Raises KeyError for one that it knows nothing of."""
+    own = MEANINGS.get(f"{struct.__name__}.{field.encode_name}")
+    return MEANINGS[field.encode_name] if own is None else own
 
 
 def type_words(hint: Any) -> str:
@@ -259,7 +189,8 @@ def _power(number: int | float | None) -> str:
     return {2**53 - 1: "2^53-1", 2**63 - 1: "2^63-1", -(2**63): "-2^63"}.get(int(number or 0), str(number))
 
 
-def _structs_inside(struct: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+def structs_inside(struct: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+    """The Structs that its fields hold, and those that they hold."""
     found: list[type[msgspec.Struct]] = []
     pending = list(typing.get_type_hints(struct).values())
     while pending:

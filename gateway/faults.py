@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
@@ -32,6 +33,7 @@ _WORDS = {
 }
 _PATTERNS = {r"'\\S'": "must not be blank"}
 _CODE = "must be up to 64 of the characters A-Z a-z 0-9 _ . -"
+_INDEX = re.compile(r"\[[^]]*\]")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 STEPS_MAX = 16
@@ -51,7 +53,13 @@ def fault_of(error: msgspec.ValidationError, request: type[msgspec.Struct]) -> C
         return _unknown(path, unknown["name"], request)
     if (wrong := _WRONG_TYPE.match(what)) and wrong["given"] == "null" and not path.endswith("]"):
         return _required(path)
-    return CommandError(ErrorCode.INVALID_DATA, f"{path} {_right(what)}", field=path)
+    return CommandError(ErrorCode.INVALID_DATA, f"{path} {_right(what, _meaning(path, request))}", field=path)
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Asks, behind a message, whether the one like it was meant; empty when none is."""
+    found = difflib.get_close_matches(_cut(name), known, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def text_fault(data: Any) -> CommandError | None:
@@ -122,21 +130,42 @@ def _required(path: str) -> CommandError:
 def _unknown(path: str, name: str, request: type[msgspec.Struct]) -> CommandError:
     known = [field.encode_name for field in _fields(request) if not field.encode_name.startswith("__")]
     shown = _cut(name)
-    near = difflib.get_close_matches(shown, known, n=1) if not path else []
-    hint = f"; did you mean {near[0]}?" if near else ("; known are " + ", ".join(known) if known and not path else "")
+    hint = "" if path or not known else near(name, known) or "; known are " + ", ".join(known)
     return CommandError(
         ErrorCode.INVALID_DATA, f"{_joined(path, shown)} is not a known field{hint}", field=_joined(path, shown)
     )
 
 
-def _right(what: str) -> str:
+def _meaning(path: str, request: type[msgspec.Struct]) -> str:
+    """What the numbers of a field stand for, in brackets; empty where they are just numbers."""
+    meaning = _meanings(request).get(_INDEX.sub("", path))
+    return f" ({meaning})" if meaning else ""
+
+
+@cache
+def _meanings(request: type[msgspec.Struct]) -> dict[str, str]:
+    return dict(_meanings_below("", request))
+
+
+def _meanings_below(path: str, hint: Any) -> Iterator[tuple[str, str]]:
+    if get_origin(hint) is Annotated and get_args(hint)[0] is int:
+        yield path, get_args(hint)[1].description or ""
+    elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        for field in _fields(hint):
+            yield from _meanings_below(_joined(path, field.encode_name), field.type)
+    else:
+        for part in get_args(hint):
+            yield from _meanings_below(path, part)
+
+
+def _right(what: str, meaning: str) -> str:
     if wrong := _WRONG_TYPE.match(what):
         right = [_WORDS.get(kind, kind) for kind in wrong["right"].split(" | ") if kind != "null"]
-        return f"must be {' or '.join(right)}, not {_WORDS.get(wrong['given'], wrong['given'])}"
+        return f"must be {' or '.join(right)}{meaning}, not {_WORDS.get(wrong['given'], wrong['given'])}"
     if bound := _BOUND.match(what):
         if bound["bound"] == f"<= {TIME_MAX}":
             return f"must be before the year 10000 (<= {TIME_MAX}): send seconds, this looks like milliseconds"
-        return f"must be {_WORDS.get(bound['kind'], bound['kind'])} {bound['bound']}"
+        return f"must be {_WORDS.get(bound['kind'], bound['kind'])} {bound['bound']}{meaning}"
     if pattern := _PATTERN.match(what):
         return _PATTERNS.get(pattern["regex"], _CODE)
     return f"is out of range: {what}" if "out of range" in what else f"is wrong: {_cut(what)}"

@@ -7,8 +7,12 @@ from http import HTTPStatus
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidOrigin
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
+
+from gateway.errors import quoted
+from gateway.log import Logger
 
 SUBPROTOCOL = Subprotocol("crm-gateway.v1.json")
 PATHS = ("/", "/ws")
@@ -48,8 +52,9 @@ class Pages:
     `ready` says what is wrong, or None when commands can be served.
     """
 
-    def __init__(self, ready: Ready) -> None:
+    def __init__(self, ready: Ready, logger: Logger) -> None:
         self._ready = ready
+        self._logger = logger
         self.draining = False
 
     async def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
@@ -66,6 +71,14 @@ class Pages:
             response.headers["Retry-After"] = "1"
             return response
         return None
+
+    def explain(self, connection: ServerConnection, request: Request, _response: Response) -> Response | None:
+        """Tells the developer of a page whose origin is not let in, and the operator, who else would see nothing of it."""
+        if not isinstance(connection.protocol.handshake_exc, InvalidOrigin):
+            return None
+        origin = quoted(request.headers["Origin"])
+        self._logger.warning("origin refused", origin=origin)
+        return connection.respond(HTTPStatus.FORBIDDEN, f"Origin {origin} is not one of GATEWAY_ORIGINS: list it there.\n")
 
     async def _readiness(self, connection: ServerConnection) -> Response:
         wrong = "draining" if self.draining else await self._ready()

@@ -50,7 +50,7 @@ class Gateway:
         self._metrics = services.metrics
         self._capture = capture
         self._dispatch = Dispatch(services, CommandLog(logger, settings))
-        self._pages = Pages(readiness.what_is_wrong)
+        self._pages = Pages(readiness.what_is_wrong, logger)
         self._addresses = Addresses(settings.trusted_proxies)
         self._seats = Seats(settings)
         self._backlog = Backlog(settings)
@@ -147,7 +147,8 @@ class Gateway:
         tls: dict[str, Any] = {}
         if self._key_files.tls:
             tls = {"create_connection": TlsSocket, "ssl": self._key_files.tls.context, "ssl_shutdown_timeout": CLOSE_SECONDS}
-        return socket_arguments(self._settings) | tls | {"process_request": self._pages}
+        pages = {"process_request": self._pages, "process_response": self._pages.explain}
+        return socket_arguments(self._settings) | tls | pages
 
 
 def socket_arguments(settings: Settings) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         _meta("writes that wait together and share a statement and its commit; 1 shares nothing", ge=1, le=1000),
     ] = 64
     idempotency_seconds: Annotated[
-        int, _meta("how long an `idempotencyKey` is kept at least; the contract says a day", ge=86_400, le=31_536_000)
+        int, _meta("how long an `idempotencyKey` is kept at least; a day is promised", ge=86_400, le=31_536_000)
     ] = 90_000
     streams_max: Annotated[
         int,

@@ -223,7 +223,8 @@ def _ext_id_fault(ext_id: Any) -> str | None:
         return None
     if type(ext_id) is int and INT64_MIN <= ext_id <= INT64_MAX:
         return None
-    return f"extID must be a string of 1 to {EXT_ID_CHARS_MAX} characters or an integer within 64 bits"
+    wrong = "is required:" if ext_id is None else "must be"
+    return f"extID {wrong} a string of 1 to {EXT_ID_CHARS_MAX} characters or an integer within 64 bits"
 
 
 def _top_level_fault(value: dict[str, Any]) -> str | None:

@@ -140,6 +140,14 @@ async def test_send_tells_success_by_its_exit_code(gateway: Running, cli: Run, s
     assert {""} == {each.err for each in (*ended[:4], *ended[5:7], ended[8])}
 
 
+async def test_send_takes_a_key(gateway: Running, cli: Run) -> None:
+    """Sent twice with one key, an event is added once, and the second reply says so."""
+    token = (await cli("token", "--manager", "11")).out.strip()
+    send = ("send", "MngAddCalendarEvent", "--url", gateway.url, "--data", EVENT_TEXT, "--idempotency-key", "k-1")
+    first, again = [msgspec.json.decode((await cli(*send, token=token)).out) for _ in range(2)]
+    assert {**first, "replayed": True} == again
+
+
 async def test_send_shows_the_proof_that_was_named(gateway: Running, cli: Run, scratch_dir: Path) -> None:
     """A login goes before a token that lies in the environment; two proofs, or half of one, are refused unsent."""
     password = scratch_dir / "own-password"

@@ -110,6 +110,18 @@ async def test_answer_cuts_client_text_in_messages(gateway, connect):
     assert [f"no such command: `{'N' * 64}...`", "no such command: `a\\n\\x00b`", "no such command: ``"] == messages
 
 
+async def test_unknown_command_is_told_the_one_like_it(gateway, connect):
+    """A misspelt name is answered with the command that was meant; a name like none is not."""
+    client = await connect(gateway)
+    found = [(await client.command(name))["message"] for name in ("MngAddCalendarEvents", "healthcheck", "Quotes")]
+    like = "no such command: `{}`; did you mean {}?"
+    assert [
+        like.format("MngAddCalendarEvents", "MngAddCalendarEvent"),
+        like.format("healthcheck", "HealthCheck"),
+        "no such command: `Quotes`",
+    ] == found
+
+
 async def test_answer_echoes_the_ext_id(gateway, connect):
     """Success and failure carry the extID with its JSON type and value; it may repeat."""
     client = await connect(gateway, login=None)

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from gateway.commands.table import COMMANDS
-from gateway.docs import Exchange, metrics_page, protocol_page, settings_page
+from gateway.docs import Exchange, metrics_page, protocol_page, settings_page, structs_inside
 from gateway.environment import CLIENT_VARIABLES, HINTS, PREFIX
 from gateway.errors import CLOSE_CODES, ERRORS, CloseCode, ErrorCode
+from gateway.event import Event, Participant
+from gateway.protocol_words import MEANINGS
+from gateway.wire import Frame
 from tests.test_cli import run
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -134,6 +138,20 @@ def test_pages_name_every_command_error_close_code_and_setting():
     missing += [name for name in HINTS if f"`{PREFIX}{name.upper()}`" not in settings]
     assert [] == missing
     assert (set(ErrorCode), set(CloseCode)) == (set(ERRORS), set(CLOSE_CODES))
+
+
+def test_no_meaning_of_a_field_is_left_over():
+    """Each is of a field that a table of the page has; that each field has one, the page itself sees to."""
+    requests = [command.request for command in COMMANDS.values()]
+    structs: set[type[Struct]] = {
+        Frame,
+        Event,
+        Participant,
+        *requests,
+        *(inside for request in requests for inside in structs_inside(request)),
+    }
+    names = {f"{struct.__name__}.{name}" for struct in structs for name in struct.__struct_encode_fields__}
+    assert set() == set(MEANINGS) - names - {name.partition(".")[2] for name in names}
 
 
 def test_make_help_shows_every_target_whole():

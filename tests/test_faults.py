@@ -102,7 +102,19 @@ TRANSLATED = [
         "start_time",
         "start_time must be before the year 10000 (<= 253402300799): send seconds, this looks like milliseconds",
     ),
-    ('{"title":"x","start_time":0}', ErrorCode.INVALID_DATA, "start_time", "start_time must be an integer >= 1"),
+    (
+        '{"title":"x","start_time":0}',
+        ErrorCode.INVALID_DATA,
+        "start_time",
+        "start_time must be an integer >= 1 (seconds since 1970)",
+    ),
+    (
+        '{"title":"x","type":7}',
+        ErrorCode.INVALID_DATA,
+        "type",
+        "type must be an integer <= 6 (0 task, 1 reminder, 2 call, 3 meeting, 4 follow-up, 5 deadline, 6 system)",
+    ),
+    ('{"title":"x","login":-1}', ErrorCode.INVALID_DATA, "login", "login must be an integer >= 0"),
     (
         '{"title":"x","desk":"a b"}',
         ErrorCode.INVALID_DATA,
@@ -119,7 +131,7 @@ TRANSLATED = [
         "{%s,'participants':[{'manager_id':1,'role':'x'}]}".replace("'", '"') % EVENT,
         ErrorCode.INVALID_DATA,
         "participants[0].role",
-        "participants[0].role must be an integer, not a string",
+        "participants[0].role must be an integer (0 organizer, 1 required, 2 optional), not a string",
     ),
     (
         "{%s,'participants':[{'manager_id':null}]}".replace("'", '"') % EVENT,

@@ -6,6 +6,7 @@ import asyncio
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.client import WAIT_SECONDS, Client
@@ -92,6 +93,16 @@ async def test_no_origin_is_let_in_unless_it_is_listed(gateway: Running) -> None
     for origin in (f"http://127.0.0.1:{gateway.port}", "http://gateway", "null"):
         assert (origin, 403) == (origin, await status_of(gateway.url, origin))
     assert 403 == await status_of(f"{gateway.url}ws", "null")
+
+
+async def test_refused_origin_is_told_to_page_and_operator(gateway: Running) -> None:
+    """The answer names the origin and the setting, cut where it is long; a line in the log says it, too."""
+    for origin in ("http://localhost:3000", "https://" + "x" * 5000):
+        with pytest.raises(InvalidStatus) as refused:
+            await Client.connected(gateway.url, additional_headers={"Origin": origin}).__aenter__()
+        told = f"`{origin}`" if len(origin) < 64 else f"`{origin[:64]}...`"
+        assert f"Origin {told} is not one of GATEWAY_ORIGINS: list it there.\n".encode() == refused.value.response.body
+        assert told == [line["origin"] for line in gateway.log_lines if line["event"] == "origin refused"][-1]
 
 
 async def test_path_is_root_or_ws(gateway: Running) -> None:

@@ -60,7 +60,7 @@ LAYERS = {
         "drain",
     ),
     6: ("server", "composition", "backend", "harness"),
-    7: ("cli", "__main__", "docs"),
+    7: ("cli", "__main__", "docs", "protocol_words"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 

@@ -87,6 +87,14 @@ def test_read_refuses_a_wrong_ext_id():
     assert [(b"null", ErrorCode.BAD_REQUEST)] * len(EXT_IDS) == found
 
 
+@pytest.mark.parametrize(("rest", "wrong"), [("", "is required:"), (',"extid":1', "is required:"), (',"extID":1.5', "must be")])
+def test_ext_id_that_is_missing_is_asked_for(rest, wrong):
+    """It is called required where there is none, also under another spelling, and wrong only where it is."""
+    with pytest.raises(BadFrameError) as caught:
+        wire.read('{"command":"HealthCheck"' + rest + "}")
+    assert f"extID {wrong} a string of 1 to 128 characters or an integer within 64 bits" == caught.value.error.message
+
+
 @pytest.mark.parametrize(
     "ext_id",
     ["1", 1, 0, -5, 2**63 - 1, -(2**63), "x" * 128, "\U0001f600" * 128, "a-b_c$d@e", "\u0000", "null", '"\\', "\ud83d"],

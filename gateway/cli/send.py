@@ -36,6 +36,7 @@ HOW_TO_PROVE = (
 @click.option("--login", help="Login to sign in with instead; goes before GATEWAY_TOKEN.")
 @click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of its password.")
 @click.option("--ext-id", default="1", show_default=True, help="The frame's extID.")
+@click.option("--idempotency-key", help="The frame's idempotencyKey: sent twice, a write is done once.")
 def send(
     command: str,
     data: str,
@@ -45,8 +46,9 @@ def send(
     login: str | None,
     password_file: Path | None,
     ext_id: str,
+    idempotency_key: str | None,
 ) -> None:
-    """Send COMMAND and print its reply.
+    """Send COMMAND and print its reply. docs/protocol.md has the commands and their data.
 
     Exit code 0 when the reply's status is 200, 1 when it is another, 2 when there was no reply.
 
@@ -55,6 +57,8 @@ def send(
       gateway send MngAddCalendarEvent --login 10 --password-file .data/passwords/10 --data @event.json
     """
     frame = {"command": command, "extID": ext_id, "data": _data(data)}
+    if idempotency_key is not None:
+        frame["idempotencyKey"] = idempotency_key
     token = _token_to_show(token, login, password_file)
     password = password_of(password_file) if login is not None else ""
     try:

@@ -97,7 +97,9 @@ def _check(context: Context, request: UpdateCalendarEvent) -> None:
     settings = context.services.settings
     if request.ast_json == NOT_SENT and all(getattr(request, name) is None for name in (*_COPIED, *_DERIVED)):
         writable = ", ".join((*_COPIED, "ast_json", *_DERIVED))
-        raise CommandError(ErrorCode.FIELD_REQUIRED, f"at least one field to change is required: {writable}")
+        raise CommandError(
+            ErrorCode.FIELD_REQUIRED, f"at least one field to change is required: {writable} (brand never changes)"
+        )
     checked_text(request.title or "", NULL if request.ast_json == NOT_SENT else request.ast_json, settings)
     checked_participants(request.participants, request.participant_manager_ids, settings)
     if request.start_time is not None and request.end_time is not None:

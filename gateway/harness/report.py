@@ -55,9 +55,9 @@ def report_page(summary: Summary) -> str:
         f"up to {summary.in_flight} in flight on each</p>",
         _tiles(summary),
         _section("Replies per second", "over the run", _rate_chart(summary)),
-        _section("Latency over the run", _meaning(summary), _time_chart(summary)),
+        _section("Latency over the run", f"each second; {_meaning(summary)}", _time_chart(summary)),
         _section("Latency by percentile", "how slow the slowest are, all commands together", _percentile_chart(summary)),
-        _section("Commands", "latency from the intended time of sending to the reply", _commands_table(summary)),
+        _section("Commands", _meaning(summary), _commands_table(summary)),
         _section("Errors", "replies by error code; other things that went another way", _errors_table(summary)),
         f"<footer>crm-gateway {__version__}. The client {client_cpu(summary)}.</footer>",
     )
@@ -86,8 +86,8 @@ def _tiles(summary: Summary) -> str:
 
 def _meaning(summary: Summary) -> str:
     if summary.paced:
-        return "each second; counted from the time a command was due, whether or not it could be sent then"
-    return "each second; as fast as possible, so that each reply made room for the next command"
+        return "counted from the time a command was due, whether or not it could be sent then"
+    return "as fast as possible, so that each reply made room for the next command"
 
 
 def _rate_chart(summary: Summary) -> str:
