@@ -1,5 +1,5 @@
 """A link to PostgreSQL that can be cut before the statement that carries a marker, within it, or after its last byte, that
-can swallow its answer, and that can become a black hole.
+can swallow its answer, or hide from PostgreSQL that it is cut, and that can become a black hole.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-Where = Literal["before", "within", "after", "swallowed"]
+Where = Literal["before", "within", "after", "swallowed", "abandoned"]
 CHUNK_BYTES = 1 << 20
 SYNC = b"S\x00\x00\x00\x04"
 """The message that ends a statement of the extended protocol: until PostgreSQL has it, it commits nothing."""
@@ -27,7 +27,10 @@ class Proxy:
         self.cuts = 0
 
     def cut(self, where: Where, marker: str) -> None:
-        """Cuts the first connection that sends the marker, once. `swallowed` leaves it open, and silent ever after."""
+        """Cuts the first connection that sends the marker, once.
+
+        `swallowed` leaves it open, and silent ever after; `abandoned` cuts it for the gateway alone, PostgreSQL goes on.
+        """
         self._markers[marker.encode()] = where
 
     @property
@@ -89,11 +92,13 @@ class Proxy:
         back.write(statement[:sent])
         with suppress(ConnectionError):
             await back.drain()
-        if where == "swallowed":
-            while await reader.read(CHUNK_BYTES):
-                pass  # until the gateway has waited long enough
-        back.close()
-        front.transport.abort()
+        with closing(back):
+            if where == "swallowed":
+                while await reader.read(CHUNK_BYTES):
+                    pass  # until the gateway has waited long enough
+            front.transport.abort()
+            if where == "abandoned":
+                await asyncio.get_running_loop().create_future()  # until the end of the block
 
     async def _pass_answers(self, back: asyncio.StreamReader, front: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):

@@ -12,6 +12,7 @@ import pytest
 from gateway.calendar_store import idempotency, store
 from tests.client import EVENT
 from tests.conftest import started
+from tests.process import until
 from tests.proxy import proxied
 from tests.test_group_commit import POISON, writers_held
 
@@ -32,6 +33,14 @@ REFUSE_DELETES = """
     CREATE FUNCTION refuse_deletes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
     CREATE TRIGGER refuse_deletes BEFORE DELETE ON idempotency_key FOR EACH ROW EXECUTE FUNCTION refuse_deletes();
 """
+
+STALL = """
+    CREATE TABLE stalled (yes boolean);
+    CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN WHILE EXISTS (SELECT FROM stalled) LOOP PERFORM pg_sleep(0.02); END LOOP; RETURN NULL; END $$;
+    CREATE TRIGGER stall AFTER INSERT OR UPDATE OR DELETE ON calendar_event FOR EACH ROW EXECUTE FUNCTION stall();
+"""
+"""Holds writes of events up in their commit's statement for as long as a row is in `stalled`, whatever the lock's time limit."""
 
 
 async def two_events(client: Any, other: Any) -> None:
@@ -207,6 +216,28 @@ async def test_lost_answer_stays_unknown_while_nobody_can_tell(dsn, connect, db,
         again = await client.command(ADD, data, idempotencyKey="the key")
     assert 200 == again["status"]
     assert 1 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE title = 'held'")
+
+
+@pytest.mark.parametrize("command", [ADD, UPDATE, DELETE])
+async def test_lost_answer_stays_unknown_when_the_access_changes_meanwhile(dsn, connect, db, monkeypatch, command):
+    """A second try that is passed over, as managers have changed, waits for no key: the first may still commit, and does."""
+    monkeypatch.setattr(store, "SEND_AGAIN_SECONDS", 5.0)
+    await db.execute(STALL)
+    async with proxied(dsn) as (proxy, through), started(through, db_lock_seconds=0.2, db_statement_seconds=20) as gateway:
+        client = await connect(gateway)
+        await client.add(title="stalled")
+        await db.execute("INSERT INTO stalled VALUES (true)")
+        proxy.cut("abandoned", "the key")
+        data = {**WRITES[command], "title": "stalled"} if command == ADD else WRITES[command]
+        first = asyncio.create_task(client.command(command, data, idempotencyKey="the key"))
+        await until(lambda: db.fetch("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        await db.execute("UPDATE manager SET desk_mask = desk_mask WHERE id = 12")
+        reply = await first
+        assert ("unknown", 1) == (reply["outcome"], proxy.cuts)
+        await db.execute("DELETE FROM stalled")
+        again = await until(lambda: client.command(command, data, idempotencyKey="the key"), lambda r: r["status"] == 200)
+    assert again["replayed"]
+    assert {ADD: 2, UPDATE: 1, DELETE: 0}[command] == await db.fetchval("SELECT count(*) FROM calendar_event")
 
 
 async def test_key_held_by_another_process_stops_no_neighbour(start, connect, db, dsn):

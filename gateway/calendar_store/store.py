@@ -129,8 +129,12 @@ class CalendarStore:
                 raise
             lost = error
             done = await self._sent_again(group, write, manager_id, lost)
-        if not done and write.key is not None and await self._taken(write.key, lost):
+        if done or write.key is None:
+            return done
+        if await self._taken(write.key, lost):
             raise KeyTakenError(lost)
+        if lost is not None:  # the second try was passed over without waiting for the first, which may still commit
+            raise lost
         return done
 
     async def _sent_again(self, group: GroupCommit[Write, Done], write: Write, manager_id: int, lost: CommandError) -> Done:
