@@ -29,6 +29,19 @@ POISON = """
     END $$;
     CREATE TRIGGER refuse_poison BEFORE INSERT OR UPDATE ON calendar_event FOR EACH ROW EXECUTE FUNCTION refuse_poison();
 """
+LOCK_ORDER = """
+    CREATE TABLE locked (number bigserial, id bigint);
+    CREATE FUNCTION note_lock() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF OLD.title = 'held' THEN
+            PERFORM pg_advisory_xact_lock_shared(7);
+        ELSE
+            INSERT INTO locked (id) VALUES (OLD.id);
+        END IF;
+        RETURN coalesce(NEW, OLD);
+    END $$;
+    CREATE TRIGGER note_lock BEFORE UPDATE OR DELETE ON calendar_event FOR EACH ROW EXECUTE FUNCTION note_lock();
+"""
 ARE_HELD = """
     SELECT count(*) = $1 FROM pg_locks
     WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -42,12 +55,21 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 60)
 
 
+def frame_of(command: str, data: dict[str, Any], ext_id: int = 1) -> str:
+    return json.dumps({"command": command, "extID": ext_id, "data": data})
+
+
 async def adds(client: Client, titles: list[str]) -> list[Any]:
     """Adds one event for each title, all in flight at once on one socket; their replies."""
     for number, title in enumerate(titles):
-        frame = {"command": "MngAddCalendarEvent", "extID": number, "data": {**EVENT, "title": title}}
-        await client.socket.send(json.dumps(frame))
+        await client.socket.send(frame_of("MngAddCalendarEvent", {**EVENT, "title": title}, number))
     return [await client.receive() for _ in titles]
+
+
+def adds_of(gateway: Running) -> GroupCommit[Any, Any]:
+    """What the gateway's adds share their statements by."""
+    group: GroupCommit[Any, Any] = gateway.gateway._dispatch._services.calendar._adds
+    return group
 
 
 @asynccontextmanager
@@ -76,8 +98,7 @@ async def together(connect: Any, gateway: Running, db: Any, titles: list[str], s
             tasks.create_task(client.command("MngAddCalendarEvent", {**EVENT, "title": title}))
             for client, title in zip(clients, titles, strict=True)
         ]
-        for bystander in [await connect(gateway) for _ in range(2)]:
-            await bystander.command("HealthCheck")
+        await becomes_true(lambda: len(adds_of(gateway)._waiting) == len(titles))
     return [task.result() for task in replies]
 
 
@@ -108,8 +129,8 @@ async def test_quiet_manager_is_in_one_of_the_next_statements(start, connect, db
     It is taken for the second; what PostgreSQL does with several at once is its own affair.
     """
     await db.execute(POISON)
-    gateway = await start(**PATIENT)
-    waiting = gateway.gateway._dispatch._services.calendar._adds._waiting
+    gateway = await start(commands_per_commit_max=64, **PATIENT)
+    waiting = adds_of(gateway)._waiting
     flooding, quiet = [await connect(gateway) for _ in range(8)], await connect(gateway, login="11")
     async with asyncio.TaskGroup() as tasks, writers_held(connect, gateway, db, 64):
         for client in flooding:
@@ -126,11 +147,14 @@ async def test_quiet_manager_is_in_one_of_the_next_statements(start, connect, db
 
 @pytest.mark.parametrize("share", SHARES)
 async def test_poisoned_command_harms_no_neighbour(start, connect, db, share):
-    """The one that PostgreSQL refuses gets an error that says it was not executed; all others are stored once."""
+    """In a full batch the one that PostgreSQL refuses is told that it was not executed; all others are stored once."""
     await db.execute(POISON)
     gateway = await start(commands_per_commit_max=share)
-    titles = [f"event {n}" for n in range(10)] + ["poison"] + [f"event {n}" for n in range(10, 20)]
+    sizes: list[float] = []
+    adds_of(gateway)._observe_size = sizes.append
+    titles = [f"event {n}" for n in range(32)] + ["poison"] + [f"event {n}" for n in range(32, 63)]
     replies = await together(connect, gateway, db, titles, share)
+    assert [share] * len(sizes) == sizes if share == 1 else [1, share, share] == sizes
     refused = [(reply["error"], reply["outcome"]) for reply in replies if reply["status"] != 200]
     assert [("INTERNAL", "not_executed")] == refused
     assert "poison" == titles[[reply["status"] for reply in replies].index(500)]
@@ -140,31 +164,64 @@ async def test_poisoned_command_harms_no_neighbour(start, connect, db, share):
 
 @pytest.mark.parametrize("share", SHARES)
 async def test_two_changes_of_one_event_both_take_effect(start, connect, db, share):
-    """Two updates in flight at once, of different fields, are both there, one version after the other."""
-    gateway = await start(commands_per_commit_max=share)
+    """An update that comes while another one's statement is under way, of other fields, is there with it, a version on."""
+    await db.execute(POISON)
+    gateway = await start(commands_per_commit_max=share, **PATIENT)
     first, second = await connect(gateway), await connect(gateway)
-    event = await first.add()
-    replies = await asyncio.gather(
-        first.command("MngUpdateCalendarEvent", {"id": event["id"], "priority": 3}),
-        second.command("MngUpdateCalendarEvent", {"id": event["id"], "type": 5}),
-    )
-    assert [200, 200] == [reply["status"] for reply in replies]
-    assert (3, 5, 3) == tuple(await db.fetchrow("SELECT priority, type, version FROM calendar_event"))
+    event_id = (await first.add())["id"]
+    await db.execute("SELECT pg_advisory_lock(7)")
+    async with asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(first.command("MngUpdateCalendarEvent", {"id": event_id, "title": "held", "priority": 3}))
+        await until(lambda: db.fetchval(ARE_HELD, 1))
+        behind = tasks.create_task(second.command("MngUpdateCalendarEvent", {"id": event_id, "type": 5}))
+        await becomes_true(lambda: sum(connection.unanswered for connection in gateway.gateway._connections) == 2)
+        await db.execute("SELECT pg_advisory_unlock(7)")
+    assert [(200, 2), (200, 3)] == [
+        (reply["status"], reply["data"]["event"]["version"]) for reply in (held.result(), behind.result())
+    ]
+    assert ("held", 3, 5, 3) == tuple(await db.fetchrow("SELECT title, priority, type, version FROM calendar_event"))
+
+
+@pytest.mark.parametrize("command", ["MngUpdateCalendarEvent", "MngDeleteCalendarEvent"])
+async def test_shared_statement_locks_events_in_one_order(start, connect, db, command):
+    """Whatever order the commands come in: another gateway's statement that locked them in another one would wait for this."""
+    await db.execute(LOCK_ORDER)
+    gateway = await start(commands_per_commit_max=64, **PATIENT)
+    client = await connect(gateway)
+    held = await client.add(title="held")
+    ids = [(await client.add())["id"] for _ in range(20)]
+    calendar = gateway.gateway._dispatch._services.calendar
+    group = calendar._changes if command == "MngUpdateCalendarEvent" else calendar._deletes
+    fields = {"priority": 3} if command == "MngUpdateCalendarEvent" else {}
+    await db.execute("SELECT pg_advisory_lock(7)")
+    await client.socket.send(frame_of(command, {"id": held["id"], **fields}))
+    await until(lambda: db.fetchval(ARE_HELD, 1))
+    for event_id in reversed(ids):
+        await client.socket.send(frame_of(command, {"id": event_id, **fields}))
+    await becomes_true(lambda: len(group._waiting) == len(ids))
+    await db.execute("SELECT pg_advisory_unlock(7)")
+    assert {200} == {(await client.receive())["status"] for _ in (held, *ids)}
+    assert sorted(ids) == [row["id"] for row in await db.fetch("SELECT id FROM locked ORDER BY number")]
 
 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("where", ["before", "within", "after"])
 async def test_lost_connection_acknowledges_nothing_that_is_not_there(dsn, connect, db, share, where):
-    """Adds whose statement is cut are unknown, stored whole or not at all; what is acknowledged is there, once."""
-    async with proxied(dsn) as (proxy, through), started(through, commands_per_commit_max=share) as gateway:
+    """Adds whose full statement is cut are unknown, stored whole or not at all; what is acknowledged is there, once."""
+    await db.execute(POISON)
+    async with proxied(dsn) as (proxy, through), started(through, commands_per_commit_max=share, **PATIENT) as gateway:
         clients = [await connect(gateway) for _ in range(4)]
-        await asyncio.gather(*(client.add(title="warm") for client in clients))
-        proxy.cut(where, "event 2")
-        replies = await asyncio.gather(
-            *(adds(client, [f"event {n}{letter}" for n in range(5)]) for client, letter in zip(clients, "abcd", strict=True))
-        )
+        async with asyncio.TaskGroup() as tasks, writers_held(connect, gateway, db, share):
+            proxy.cut(where, "event 2a")
+            waiting = [
+                tasks.create_task(adds(client, [f"event {n}{letter}" for n in range(16)]))
+                for client, letter in zip(clients, "abcd", strict=True)
+            ]
+            await becomes_true(lambda: len(adds_of(gateway)._waiting) == 64)
+        replies = [task.result() for task in waiting]
         assert proxy.cuts == 1
         await clients[0].add(title="after the cut")
+    assert share == sum(reply["status"] != 200 for some in replies for reply in some)
     acknowledged = [reply["data"]["event"]["title"] for some in replies for reply in some if reply["status"] == 200]
     others = {(reply["error"], reply["outcome"]) for some in replies for reply in some if reply["status"] != 200}
     stored = [row["title"] for row in await db.fetch("SELECT title FROM calendar_event WHERE title LIKE 'event%'")]

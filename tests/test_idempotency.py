@@ -40,7 +40,7 @@ STALL = """
     $$ BEGIN WHILE EXISTS (SELECT FROM stalled) LOOP PERFORM pg_sleep(0.02); END LOOP; RETURN NULL; END $$;
     CREATE TRIGGER stall AFTER INSERT OR UPDATE OR DELETE ON calendar_event FOR EACH ROW EXECUTE FUNCTION stall();
 """
-"""Holds writes of events up in their commit's statement for as long as a row is in `stalled`, whatever the lock's time limit."""
+"""Holds writes of events up within their statement for as long as a row is in `stalled`, whatever the time limit of locks."""
 
 
 async def two_events(client: Any, other: Any) -> None:

@@ -182,13 +182,13 @@ class CalendarStore:
         return [write.event.id in added for write in batch]
 
     async def _change_events(self, batch: Sequence[Write]) -> list[Raw | None]:
-        given = statements.events_of(batch), statements.participants_of(batch)
+        given = statements.events_of(in_lock_order(batch)), statements.participants_of(batch)
         rows = await self._fetch(statements.CHANGE_EVENTS, statements.CHANGE_KEYED_EVENTS, given, batch, _event_reply)
         changed = {row["id"]: Raw(row["event"].encode()) for row in rows}
         return [changed.get(write.event.id) for write in batch]
 
     async def _delete_events(self, batch: Sequence[Write]) -> list[bool]:
-        given = (statements.versions_of(batch),)
+        given = (statements.versions_of(in_lock_order(batch)),)
         rows = await self._fetch(statements.DELETE_EVENTS, statements.DELETE_KEYED_EVENTS, given, batch, _delete_reply)
         deleted = {row["id"] for row in rows}
         return [write.event.id in deleted for write in batch]
@@ -224,6 +224,11 @@ class CalendarStore:
         deadline = loop.time() + self._tries_seconds
         while loop.time() < deadline:
             yield
+
+
+def in_lock_order(batch: Sequence[Write]) -> Sequence[Write]:
+    """By event, as PostgreSQL locks rows in the order given: else two gateways' statements could wait for each other."""
+    return sorted(batch, key=lambda write: write.event.id)
 
 
 def _too_many_changes() -> CommandError:
