@@ -9,7 +9,6 @@ The gateway's own tokens need a live row in `session`; other issuers' need none,
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections import OrderedDict
@@ -24,6 +23,7 @@ from gateway.database import Database, Statement
 from gateway.errors import CommandError, ErrorCode
 from gateway.issuer_keys import IssuerKeys
 from gateway.tokens import Session
+from gateway.turns import Question
 
 ACCESS_CACHE_MAX = 100_000
 """Sessions whose access is remembered; some 300 bytes each."""
@@ -119,7 +119,7 @@ class Sessions:
         self._session_seconds = session_seconds
         self._epoch = 0
         self._known: OrderedDict[str, Access] = OrderedDict()
-        self._lookups: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._lookups: WeakValueDictionary[str, Question] = WeakValueDictionary()
         self._looking_up = 0
 
     async def access_of(self, session: Session) -> Access:
@@ -133,7 +133,7 @@ class Sessions:
             return access
         self._looking_up += 1
         try:
-            async with self._lookups.setdefault(session.id, asyncio.Lock()):
+            async with self._lookups.setdefault(session.id, Question()):
                 return self._remembered(session) or await self._look_up(session)
         finally:
             self._looking_up -= 1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from gateway.errors import CommandError
+
+LONG_SECONDS = 1.0
+"""A failure that took less is worth another try: a connection that broke, not a database that is away."""
 
 Name = TypeVar("Name", bound=Hashable)
 Result = TypeVar("Result")
@@ -41,6 +45,29 @@ class Turn(Generic[Result]):
     async def __aexit__(self, *_error: object) -> None:
         self._lock.release()
         self._users -= 1
+
+
+class Question:
+    """What several callers want to learn from elsewhere: they ask one after the other, as the answer to one may do for all.
+
+    A failure that took long is everybody's who has waited for it: asking in turn, the last would wait that long many times.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._failure: Exception | None = None
+        self._failed_at = 0.0
+
+    async def __aenter__(self) -> None:
+        began = time.monotonic()
+        await self._lock.acquire()
+        if self._failure is not None and self._failed_at - began > LONG_SECONDS:
+            self._lock.release()
+            raise self._failure
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._failure, self._failed_at = error if isinstance(error, Exception) else None, time.monotonic()
+        self._lock.release()
 
 
 class Turns(Generic[Name, Result]):

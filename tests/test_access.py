@@ -16,8 +16,9 @@ from gateway.errors import CommandError
 from gateway.issuer_keys import IssuerKeys
 from gateway.sessions import Sessions, StaleAccessError
 from gateway.tokens import Session
-from tests.client import EVENT, Client
-from tests.conftest import Running, Start, settings_for_tests
+from tests.client import EVENT, WAIT_SECONDS, Client
+from tests.conftest import Running, Start, settings_for_tests, started
+from tests.proxy import proxied
 from tests.test_proofs import bearer, opened
 from tests.test_tokens import KEY, token_of
 
@@ -239,6 +240,20 @@ async def test_command_does_not_overtake_those_that_wait_for_their_access() -> N
         assert (rights.epoch, list(range(20))) == (rights.asked, begun)
         rights.may_answer.clear()
         begun.clear()
+
+
+async def test_commands_that_wait_for_a_dead_database_are_answered_together(dsn: str, connect: Any) -> None:
+    """What a session may do is asked once for all of them: in turn, the last would be answered after two minutes."""
+    async with proxied(dsn) as (proxy, through), started(through) as gateway:
+        client = await connect(gateway)
+        gateway.gateway._dispatch._services.sessions._known.clear()
+        proxy.hold()
+        for number in range(60):
+            await client.socket.send(f'{{"command":"MngGetCalendarEvent","extID":{number},"data":{{"id":1}}}}')
+        async with asyncio.timeout(WAIT_SECONDS):
+            replies = [await client.receive() for _ in range(60)]
+        proxy.release()
+    assert {(503, "not_executed"), (504, "not_executed")} >= {(reply["status"], reply["outcome"]) for reply in replies}
 
 
 async def test_look_up_keeps_no_other_session_waiting() -> None:

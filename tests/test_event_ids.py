@@ -10,6 +10,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
+from gateway import turns as gateway_turns
 from gateway.calendar_store.event_ids import BLOCK, LOW, EventIds
 from gateway.database import Database, Statement
 from gateway.errors import CommandError, ErrorCode
@@ -137,6 +138,20 @@ async def test_failure_is_told_to_whoever_needs_an_id() -> None:
     sequence.failures += [AWAY, AWAY]
     assert [AWAY, AWAY, 1] == await asyncio.gather(*(ids.take() for _ in range(3)), return_exceptions=True)
     assert 2 == await ids.take()
+
+
+async def test_failure_that_took_long_is_told_to_all_who_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One asks for all of them, also where the database never answers: asking in turn, the last would wait minutes."""
+    monkeypatch.setattr(gateway_turns, "LONG_SECONDS", 0)
+    sequence = Sequence()
+    ids = EventIds(cast(Database, sequence))
+    sequence.may_answer.clear()
+    sequence.failures += [AWAY]
+    takers = [asyncio.ensure_future(ids.take()) for _ in range(20)]
+    await turns()
+    sequence.may_answer.set()
+    assert [AWAY] * 20 == await asyncio.gather(*takers, return_exceptions=True)
+    assert (1, 1) == (sequence.asked, await ids.take())
 
 
 async def test_taker_that_is_cancelled_harms_no_other() -> None:

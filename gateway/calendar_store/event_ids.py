@@ -10,6 +10,7 @@ import asyncpg
 
 from gateway.database import Database, Statement
 from gateway.errors import CommandError
+from gateway.turns import Question
 
 BLOCK = 500
 """Ids taken at once; a restart leaves a gap of at most these."""
@@ -27,7 +28,7 @@ class EventIds:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._ids: deque[int] = deque()
-        self._asking = asyncio.Lock()
+        self._asked = Question()
         self._low = asyncio.Event()
 
     async def take(self) -> int:
@@ -48,6 +49,6 @@ class EventIds:
 
     async def _ask(self, enough: int) -> None:
         """Asks for a block unless somebody else has, and so many are there."""
-        async with self._asking:
+        async with self._asked:
             if len(self._ids) < enough:
                 self._ids.extend(row["id"] for row in await self._db.fetch(_TAKE_IDS, BLOCK))
