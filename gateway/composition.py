@@ -78,6 +78,7 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
             tokens = Tokens(settings, key_files.issuer_keys)
             keys = Idempotency(db, settings)
             calendar = CalendarStore(db, session_store, keys, settings, metrics)
+            fair_share = FairShare(settings)
             services = Services(
                 settings,
                 tokens,
@@ -85,9 +86,9 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
                 passwords,
                 SignInThrottle(settings),
                 CommandRate(settings),
-                FairShare(settings),
+                fair_share,
                 calendar,
-                EventReader(db, session_store),
+                EventReader(db, session_store, fair_share, settings),
                 keys,
                 metrics,
             )

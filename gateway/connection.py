@@ -63,6 +63,7 @@ class Connection:
         self._unreadable_max = settings.unreadable_frames_max
         self._in_flight_max = settings.in_flight_max
         self._outbox = Outbox(socket, settings, backlog)
+        identity.room = self._outbox.room
         self._workers = workers
         self._record = record
         self._unanswered = 0

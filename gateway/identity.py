@@ -6,7 +6,7 @@ What a session may do, and whether it still holds, is in sessions.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway import wire
 from gateway.errors import CommandError, ErrorCode
@@ -47,23 +47,25 @@ class Identity:
 
     `proved` is set by any valid proof, also by a `__token` that makes no session of the socket's. `address` is what the
     client counts as where clients are counted; `changed` is called when the session has become another, or nobody's.
+    `room` returns once the client has taken nearly all that was written to it, or is gone.
     `entering` are its latest commands that wait to be let in, if any do. `gone` is true once the socket is closed: nothing
     can be answered any more.
     """
 
-    __slots__ = ("address", "changed", "entering", "gone", "proved", "session")
+    __slots__ = ("address", "changed", "entering", "gone", "proved", "room", "session")
 
     def __init__(self, address: str = "") -> None:
         self.address = address
         self.changed: Callable[[], None] = _nothing
+        self.room: Callable[[], Awaitable[None]] = _at_once
         self.session: Session | None = None
         self.proved = False
         self.entering: Entering | None = None
         self.gone = False
 
-    def forget_changed(self) -> None:
-        """Tells nobody any more; whom it told refers to this in a circle, which only the garbage collector would find."""
-        self.changed = _nothing
+    def forget_connection(self) -> None:
+        """Calls nobody any more; whom it called refers to this in a circle, which only the garbage collector would find."""
+        self.changed, self.room = _nothing, _at_once
 
     def open(self, session: Session) -> None:
         """Makes the session the socket's."""
@@ -80,3 +82,7 @@ class Identity:
 
 def _nothing() -> None:
     """Nobody is told."""
+
+
+async def _at_once() -> None:
+    """Nothing is written to anybody."""

@@ -72,6 +72,13 @@ class Outbox:
                 await self._socket.send(streamed.pieces(), text=True)
         self._write_behind()
 
+    async def room(self) -> None:
+        """Returns once the client has taken nearly all that was written to it, or is gone."""
+        if self._unflushed_bytes:
+            await asyncio.sleep(0)  # it is handed over at the end of this turn of the event loop
+        with suppress(OSError):
+            await self._socket.drain()
+
     def piles_up(self) -> bool:
         """Whether more waits for the client than it takes; behind a message in pieces that is only to be expected."""
         return self._socket.paused and not self._streaming.locked()

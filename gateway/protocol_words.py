@@ -32,7 +32,8 @@ Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, the socket is not r
 A reply of more than 500 events or 4 MiB comes in pieces. A manager has one of those at a time, on all sockets together, and a socket has
 one; the next waits for its turn, {2 * TURN_SECONDS:g} seconds at most, then it is answered `NO_SERVICE`. A client that has not
 taken one whole within `GATEWAY_STREAM_SECONDS` is closed with 4000, of which it may see 1006; smaller pages (`limit`,
-`after`) suit a slow line.
+`after`) suit a slow line. Pages of more than a dozen events are read one after the other for each socket, once the client has taken
+what was written to it before: a dozen of them may be sent together.
 
 ## Sent twice, done once
 

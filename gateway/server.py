@@ -130,7 +130,7 @@ class Gateway:
             await connection.run()
         finally:
             self._seats.leave(connection)
-            identity.forget_changed()
+            identity.forget_connection()
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()

@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.calendar_store.event_reader import row_bytes_max
 from gateway.errors import CloseCode
+from gateway.fields import TIME_MAX
 from tests.calendar_model import Manager
 from tests.client import Client
 from tests.conftest import Running
@@ -28,6 +30,12 @@ FILL = f"""
     INSERT INTO calendar_participant SELECT id, 21, 0, 1, 1, 1, start_time, end_time FROM calendar_event;
 """
 PAGE = {"from": 0, "to": 1000, "limit": 50_000, "offset": 0, "deskFilter": "*"}
+
+MOST_PARTICIPANTS = """
+    INSERT INTO calendar_participant
+    SELECT event.id, 9007199254740991 - number, 2, 3, 1, 1, start_time, end_time
+    FROM calendar_event AS event, generate_series(1, $1 - 1) AS number WHERE event.id % 75 = 0
+"""
 
 
 @pytest.fixture
@@ -159,6 +167,54 @@ async def test_page_of_few_large_events_is_streamed(gateway, connect, db, filled
         data = await person.filter(limit=limit)
         assert places[:limit] == [(row["start_time"], row["id"]) for row in data["rows"]]
         assert (limit, True) == (data["count"], data["has_more"])
+
+
+async def test_page_of_the_largest_events_is_answered_at_every_limit(gateway, connect, db, filled):
+    """The largest body and the most participants that the settings let in, in pages around the size that an outbox holds."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    settings = gateway.gateway._settings
+    await db.execute(
+        "UPDATE calendar_event SET ast_json = to_json(repeat('x', $1)) WHERE id % 75 = 0", settings.body_bytes_max - 2
+    )
+    await db.execute(MOST_PARTICIPANTS, settings.participants_max)
+    await db.execute("UPDATE calendar_event SET desk = 'LARGE' WHERE id % 75 = 0")
+    for limit in (2, 12, 13, 26, 30, 40):
+        assert limit == (await person.filter(limit=limit, deskFilter="LARGE"))["count"]
+
+
+async def test_largest_event_is_no_larger_than_a_page_counts_on(gateway, connect):
+    """Every field at its longest, every character of the title an escape."""
+    settings, client = gateway.gateway._settings, await connect(gateway)
+    most = 2**53 - 1
+    times = dict.fromkeys(("start_time", "end_time", "remind_time"), TIME_MAX)
+    numbers = dict.fromkeys(("owner_manager_id", "customer_id", "lead_id", "login"), most)
+    event = await client.add(
+        title="\x01" * (settings.title_chars_max - 1) + "x",
+        desk="D" * 64,
+        ast_json="x" * (settings.body_bytes_max - 2),
+        participants=[
+            {"manager_id": most - number, "status": 3, "created_time": TIME_MAX, "updated_time": TIME_MAX}
+            for number in range(settings.participants_max - 1)
+        ],
+        **times,
+        **numbers,
+    )
+    length = len(msgspec.json.encode(event))
+    assert row_bytes_max(settings) - 64 * settings.participants_max < length < row_bytes_max(settings)
+
+
+async def test_pages_sent_together_are_all_answered(gateway, connect, db, filled):
+    """Pages below the size that is streamed, more than an outbox holds: each waits until the client takes those before it."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    await db.execute("UPDATE calendar_event SET ast_json = to_json(repeat('x', 8000)) WHERE start_time = 1")
+    slow = await deaf(gateway, connect)
+    for number in range(6):
+        await slow.socket.send(frame(person, f"{number}", limit=420))
+    for _ in range(6):  # as long as it takes to read them all
+        assert 420 == (await person.filter(limit=420))["count"]
+    slow.socket.transport.resume_reading()
+    replies = [await slow.receive() for _ in range(6)]
+    assert {(200, 420)} == {(reply["status"], reply["data"]["count"]) for reply in replies}
 
 
 async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connect, db, filled):

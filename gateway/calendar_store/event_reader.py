@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 from gateway.access import Access
-from gateway.calendar_store.event_filter import EventFilter, statement_of
+from gateway.calendar_store.event_filter import BYTES_AT_ONCE_MAX, EventFilter, statement_of
 from gateway.database import Database, Row
 from gateway.database_errors import no_service
 from gateway.errors import CommandError
+from gateway.fair_share import FairShare
 from gateway.identity import Identity
 from gateway.sessions import Sessions
+from gateway.settings import Settings
 from gateway.turns import Turns
 from gateway.wire import Streamed
 
@@ -19,27 +22,39 @@ ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
 TURN_SECONDS = 10.0
 """How long a stream waits for those before it on its socket, and again for its manager's; clients give up after 30 seconds."""
-SMALL_ROWS_MAX = 31
-"""So few rows amount to little more with the largest bodies, and adding them up would cost them a twentieth of their time."""
 PIECE_CHARS = 262_144
 """Of a stream, handed over at once: as many rows as make that; those of one batch could be 50 MB, more than may wait."""
+
+PARTICIPANT_BYTES, OTHER_BYTES = 160, 1024
+"""Of a participant, and of an event's other fields, as JSON at most, with every number at its longest."""
 
 
 class EventReader:
     """Reads events that overlap a time, in the order of start and id."""
 
-    def __init__(self, db: Database, sessions: Sessions) -> None:
+    def __init__(self, db: Database, sessions: Sessions, fair_share: FairShare, settings: Settings) -> None:
         self._db = db
         self._sessions = sessions
+        self._fair_share = fair_share
+        self._few_rows = BYTES_AT_ONCE_MAX // row_bytes_max(settings)
         self._turns: Turns[Identity | int, None] = Turns(TURN_SECONDS, _too_many_streams)
 
-    async def page(self, access: Access, wanted: EventFilter) -> list[str] | None:
+    async def page(self, access: Access, wanted: EventFilter, reader: Identity) -> list[str] | None:
         """The rows as JSON, one more than the limit if there are more; None when they are too many to hold at once.
 
+        Pages that may be large are read one at a time for each reader, once it has taken what was written to it before.
         Raises StaleAccessError.
         """
         rows_max = min(wanted.limit, ROWS_AT_ONCE_MAX) + 1
-        adds_up = rows_max > SMALL_ROWS_MAX
+        if rows_max <= self._few_rows:  # they are never too many, and adding them up would take a twentieth of their time
+            return await self._page(access, wanted, rows_max, adds_up=False)
+        async with AsyncExitStack() as held:
+            with self._fair_share.aside(access.manager_id):
+                await held.enter_async_context(self._turns.of(reader))
+                await _room(reader)
+            return await self._page(access, wanted, rows_max, adds_up=True)
+
+    async def _page(self, access: Access, wanted: EventFilter, rows_max: int, *, adds_up: bool) -> list[str] | None:
         rows = await self._db.fetch(*statement_of(access, wanted, rows_max, adds_up=adds_up))
         if not rows:
             await self._sessions.confirm(access)
@@ -57,9 +72,10 @@ class EventReader:
         """
         batches = self._batches(access, wanted, reader)
         try:
-            first: list[Row] = await anext(batches, [])
-            if not first:
-                await self._sessions.confirm(access)
+            with self._fair_share.aside(access.manager_id):
+                first: list[Row] = await anext(batches, [])
+                if not first:
+                    await self._sessions.confirm(access)
         except BaseException:
             await batches.aclose()
             raise
@@ -78,6 +94,11 @@ class EventReader:
                     yield batch
 
 
+def row_bytes_max(settings: Settings) -> int:
+    """The largest event as JSON: of a title each character may be an escape."""
+    return settings.body_bytes_max + settings.participants_max * PARTICIPANT_BYTES + 6 * settings.title_chars_max + OTHER_BYTES
+
+
 async def _rest(batch: list[Row], batches: AsyncGenerator[list[Row], None], limit: int) -> AsyncGenerator[bytes, None]:
     """The rows of the first batch and of those behind it, and the end of the page."""
     sent, comma = 0, b""
@@ -88,6 +109,14 @@ async def _rest(batch: list[Row], batches: AsyncGenerator[list[Row], None], limi
         sent += len(batch)
         batch = await anext(batches, [])
     yield b'],"count":%d,"has_more":%s}' % (min(sent, limit), b"true" if sent > limit else b"false")
+
+
+async def _room(reader: Identity) -> None:
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            await reader.room()
+    except TimeoutError:
+        raise _too_many_streams() from None
 
 
 def _too_many_streams() -> CommandError:

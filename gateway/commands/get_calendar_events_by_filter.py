@@ -70,9 +70,8 @@ async def get_calendar_events_by_filter(context: Context, request: GetCalendarEv
         type=request.type,
         after=(request.after.start_time, request.after.id) if request.after else None,
     )
-    rows = await context.services.event_reader.page(access, wanted)
+    rows = await context.services.event_reader.page(access, wanted, context.identity)
     if rows is None:
-        with context.services.fair_share.aside(access.manager_id):
-            return await context.services.event_reader.stream(access, wanted, context.identity)
+        return await context.services.event_reader.stream(access, wanted, context.identity)
     page = [Raw(row.encode()) for row in rows[: request.limit]]
     return RowsReply(page, len(page), has_more=len(rows) > request.limit)
