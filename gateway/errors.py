@@ -79,6 +79,7 @@ class CommandError(Exception):
 
     `field` is a path into `data`, such as `participants[2].role`. The outcome is `not_executed` unless whoever raises
     this cannot know whether PostgreSQL committed. `data` is JSON that the failure carries, such as the event as it is now.
+    `confirmed` once the database has said that the access it rests on held: it needs no other look.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class CommandError(Exception):
         self.outcome = outcome
         self.retry_after_ms = retry_after_ms
         self.data = data
+        self.confirmed = False
 
 
 class CloseCode(IntEnum):

@@ -115,7 +115,7 @@ class Execution:
                 self._services.command_rate.require(access.manager_id)
             return await self._handle(command, pending, context)
         except CommandError as error:
-            if ERRORS[error.code].status < 500 and error.code is not ErrorCode.TOO_FREQUENT:
+            if ERRORS[error.code].status < 500 and not error.confirmed and error.code is not ErrorCode.TOO_FREQUENT:
                 await self._services.sessions.confirm(access)
             raise
 

@@ -26,6 +26,23 @@ async def test_change_before_delete_takes_effect_first(gateway, connect, db):
         assert replies["MngCompleteCalendarEvent"]["data"]["event"]["version"] == 3
 
 
+@pytest.mark.parametrize("command", ["MngUpdateCalendarEvent", "MngDeleteCalendarEvent"])
+async def test_refusal_is_decided_before_what_was_sent_behind_it(gateway, connect, db, command):
+    """A change of another version than the event's is refused, though rights have changed and the next one makes it that."""
+    client = await connect(gateway)
+    for _ in range(ROUNDS):
+        event = await client.add()
+        await db.execute("UPDATE manager SET desk_mask = desk_mask WHERE id = 12")
+        refused = {"id": event["id"], "if_version": 2, **({"title": "refused"} if "Update" in command else {})}
+        await client.socket.send(json.dumps({"command": command, "extID": 1, "data": refused}))
+        await client.socket.send(
+            json.dumps({"command": "MngUpdateCalendarEvent", "extID": 2, "data": {"id": event["id"], "title": "done"}})
+        )
+        replies = {reply["extID"]: reply for reply in [await client.receive() for _ in range(2)]}
+        assert [409, 200] == [replies[number]["status"] for number in (1, 2)]
+        assert ("done", 2) == tuple(await db.fetchrow("SELECT title, version FROM calendar_event WHERE id = $1", event["id"]))
+
+
 @pytest.mark.parametrize("reads", [0, 20], ids=["session to look up", "manager waits its turn"])
 async def test_changes_with_different_tokens_take_effect_as_sent(start, connect, db, reads):
     """What holds up a command of one manager holds up those of the others behind it on the same socket."""

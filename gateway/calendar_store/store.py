@@ -96,7 +96,7 @@ class CalendarStore:
             for _ in self._tries():
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
-                changed = change(access, event)
+                changed = _decided(change, access, event)
                 if changed == event:
                     if key is None or await self._write(self._keeps, Write(event, access.epoch, key), access.manager_id):
                         return stored
@@ -114,7 +114,7 @@ class CalendarStore:
             for _ in self._tries():
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
-                check(access, event)
+                _decided(check, access, event)
                 if await self._write(self._deletes, Write(event, access.epoch, key), access.manager_id):
                     return
         raise _contended(event_id)
@@ -165,8 +165,8 @@ class CalendarStore:
                 return access, event
             renewed = await self._sessions.renewed(access)
             if renewed == access:
-                raise CommandError(ErrorCode.NOT_FOUND, f"no event {event_id}")
-            renewed.require_calendar()
+                raise _confirmed(CommandError(ErrorCode.NOT_FOUND, f"no event {event_id}"))
+            _decided(Access.require_calendar, renewed)
             access = renewed
         raise _contended(event_id)
 
@@ -224,6 +224,20 @@ class CalendarStore:
         deadline = loop.time() + self._tries_seconds
         while loop.time() < deadline:
             yield
+
+
+def _decided(decide: Callable[..., Done], *given: object) -> Done:
+    """What `decide` makes of what was just read."""
+    try:
+        return decide(*given)
+    except CommandError as error:
+        raise _confirmed(error) from None
+
+
+def _confirmed(error: CommandError) -> CommandError:
+    """Marks a refusal that was just read: decided anew, it would come behind the commands that were sent after it."""
+    error.confirmed = True
+    return error
 
 
 def in_lock_order(batch: Sequence[Write]) -> Sequence[Write]:
