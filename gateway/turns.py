@@ -47,6 +47,31 @@ class Turn(Generic[Result]):
         self._users -= 1
 
 
+class Readers(Generic[Name]):
+    """Who reads something beside others; whoever has the turn to change it waits until those that began before have ended."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Name, int] = {}
+        self._ends: dict[Name, asyncio.Event] = {}
+
+    def begin(self, name: Name) -> None:
+        """Counts one that begins to read."""
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def end(self, name: Name) -> None:
+        """Counts it off."""
+        left = self._counts.pop(name) - 1
+        if left:
+            self._counts[name] = left
+        elif name in self._ends:
+            self._ends.pop(name).set()
+
+    async def ended(self, name: Name) -> None:
+        """Returns once nobody reads it. Meanwhile nobody else may begin to: they wait for the turn."""
+        if name in self._counts:
+            await self._ends.setdefault(name, asyncio.Event()).wait()
+
+
 class Question:
     """What several callers want to learn from elsewhere: they ask one after the other, as the answer to one may do for all.
 

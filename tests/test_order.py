@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
+from gateway.calendar_store.statements import GET_EVENTS
 from tests.calendar_model import Manager
 from tests.people import add_managers
 
@@ -41,6 +43,32 @@ async def test_refusal_is_decided_before_what_was_sent_behind_it(gateway, connec
         replies = {reply["extID"]: reply for reply in [await client.receive() for _ in range(2)]}
         assert [409, 200] == [replies[number]["status"] for number in (1, 2)]
         assert ("done", 2) == tuple(await db.fetchrow("SELECT title, version FROM calendar_event WHERE id = $1", event["id"]))
+
+
+@pytest.mark.parametrize(("command", "title"), [("MngDeleteCalendarEvent", None), ("MngUpdateCalendarEvent", "changed")])
+async def test_get_sees_nothing_of_what_was_sent_behind_it(gateway, connect, monkeypatch, command, title):
+    """Also where its own statement is held up and the other one's is not."""
+    client, other = await connect(gateway), await connect(gateway)
+    event, another = await client.add(), await other.add()
+    held, fetch, go_on = asyncio.Event(), gateway.database.fetch, asyncio.Event()
+
+    async def hold_first_get(statement, *args):
+        if statement is GET_EVENTS and not held.is_set():
+            held.set()
+            await go_on.wait()
+        return await fetch(statement, *args)
+
+    monkeypatch.setattr(gateway.database, "fetch", hold_first_get)
+    change = {"id": event["id"]} | ({"title": title} if title else {})
+    await client.socket.send(json.dumps({"command": "MngGetCalendarEvent", "extID": "get", "data": {"id": event["id"]}}))
+    await held.wait()
+    await client.socket.send(json.dumps({"command": command, "extID": "change", "data": change}))
+    for number in range(5):  # time enough for the change to overtake
+        assert 200 == (await other.command("MngUpdateCalendarEvent", {"id": another["id"], "priority": number % 4}))["status"]
+    go_on.set()
+    replies = {reply["extID"]: reply for reply in [await client.receive() for _ in range(2)]}
+    assert {"get": 200, "change": 200} == {ext_id: reply["status"] for ext_id, reply in replies.items()}
+    assert event == replies["get"]["data"]["event"]
 
 
 @pytest.mark.parametrize("reads", [0, 20], ids=["session to look up", "manager waits its turn"])

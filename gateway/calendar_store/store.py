@@ -26,7 +26,7 @@ from gateway.group_commit import GroupCommit
 from gateway.metrics import Metrics
 from gateway.sessions import Sessions
 from gateway.settings import Settings
-from gateway.turns import Turns
+from gateway.turns import Readers, Turns
 
 RENEWALS_MAX = 20
 """Times an access is renewed because managers and sessions changed while an event was read."""
@@ -58,6 +58,7 @@ class CalendarStore:
         self._own_key_wait = f"{round(settings.db_lock_seconds * 1000)}ms"
         self.ids = EventIds(db)
         self._turns: Turns[int, None] = Turns(settings.db_acquire_seconds, _too_many_changes)
+        self._readers: Readers[int] = Readers()
         shared, sizes = (settings.commands_per_commit_max, settings.db_command_seconds), metrics.batch_sizes
         self._gets: GroupCommit[tuple[Access, int], Raw | None] = GroupCommit(self._get_events, *shared, sizes.of("get"))
         self._adds: GroupCommit[Write, bool] = GroupCommit(self._add_events, *shared, sizes.of("add"))
@@ -77,11 +78,17 @@ class CalendarStore:
             raise RuntimeError("an add wrote nothing although its access holds")
 
     async def get_event(self, access: Access, event_id: int) -> Raw:
-        """The event as JSON, behind the changes of it that wait. Raises CommandError NOT_FOUND for one absent or hidden."""
+        """The event as JSON, behind the changes of it that wait, before those that come. Raises CommandError NOT_FOUND for
+        one absent or hidden.
+        """
         if event_id in self._turns:
             async with self._turns.of(event_id):
                 return (await self._read(access, event_id))[1]
-        return (await self._read(access, event_id))[1]
+        self._readers.begin(event_id)
+        try:
+            return (await self._read(access, event_id))[1]
+        finally:
+            self._readers.end(event_id)
 
     async def change_event(
         self, access: Access, event_id: int, change: Callable[[Access, Event], Event], key: WriteKey | None
@@ -93,6 +100,7 @@ class CalendarStore:
         but the key. Raises what `change` raises.
         """
         async with self._turns.of(event_id):
+            await self._readers.ended(event_id)
             for _ in self._tries():
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
@@ -111,6 +119,7 @@ class CalendarStore:
     ) -> None:
         """Removes the event and its participants, if `check` lets it. Raises what `check` raises."""
         async with self._turns.of(event_id):
+            await self._readers.ended(event_id)
             for _ in self._tries():
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
@@ -231,7 +240,8 @@ def _decided(decide: Callable[..., Done], *given: object) -> Done:
     try:
         return decide(*given)
     except CommandError as error:
-        raise _confirmed(error) from None
+        _confirmed(error)
+        raise
 
 
 def _confirmed(error: CommandError) -> CommandError:
