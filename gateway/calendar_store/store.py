@@ -6,7 +6,7 @@ Writes that wait at the same moment share a statement.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -15,13 +15,13 @@ from msgspec import Raw
 
 from gateway import wire
 from gateway.access import Access
-from gateway.calendar_store import statements
+from gateway.calendar_store.batches import Batches
 from gateway.calendar_store.event_ids import EventIds
 from gateway.calendar_store.idempotency import Idempotency, KeyTakenError, WriteKey
 from gateway.calendar_store.statements import Write
-from gateway.database import Database, Row, Statement
+from gateway.database import Database
 from gateway.errors import CommandError, ErrorCode, Outcome
-from gateway.event import DeleteReply, Event, EventReply
+from gateway.event import Event
 from gateway.group_commit import GroupCommit
 from gateway.metrics import Metrics
 from gateway.sessions import Sessions
@@ -34,8 +34,6 @@ SEND_AGAIN_SECONDS = 1.0
 """Time to learn what became of a keyed write whose answer was lost; with the first try, below the clients' patience."""
 SEND_AGAIN_PAUSE_SECONDS = 0.05
 """Between two tries to, while the database is away."""
-SHARED_KEY_WAIT = "100ms"
-"""How long a shared statement waits for a key that another process is writing, before its commands go one by one."""
 
 _decode_event = msgspec.json.Decoder(Event).decode
 
@@ -51,20 +49,19 @@ class CalendarStore:
     def __init__(
         self, db: Database, sessions: Sessions, idempotency: Idempotency, settings: Settings, metrics: Metrics
     ) -> None:
-        self._db = db
         self._sessions = sessions
         self._idempotency = idempotency
         self._tries_seconds = settings.db_command_seconds
-        self._own_key_wait = f"{round(settings.db_lock_seconds * 1000)}ms"
         self.ids = EventIds(db)
         self._turns: Turns[int, None] = Turns(settings.db_acquire_seconds, _too_many_changes)
         self._readers: Readers[int] = Readers()
+        batches = Batches(db, settings)
         shared, sizes = (settings.commands_per_commit_max, settings.db_command_seconds), metrics.batch_sizes
-        self._gets: GroupCommit[tuple[Access, int], Raw | None] = GroupCommit(self._get_events, *shared, sizes.of("get"))
-        self._adds: GroupCommit[Write, bool] = GroupCommit(self._add_events, *shared, sizes.of("add"))
-        self._changes: GroupCommit[Write, Raw | None] = GroupCommit(self._change_events, *shared, sizes.of("change"))
-        self._deletes: GroupCommit[Write, bool] = GroupCommit(self._delete_events, *shared, sizes.of("delete"))
-        self._keeps: GroupCommit[Write, bool] = GroupCommit(self._keep_keys, *shared, sizes.of("keep_key"))
+        self._gets: GroupCommit[tuple[Access, int], Raw | None] = GroupCommit(batches.get_events, *shared, sizes.of("get"))
+        self._adds: GroupCommit[Write, bool] = GroupCommit(batches.add_events, *shared, sizes.of("add"))
+        self._changes: GroupCommit[Write, Raw | None] = GroupCommit(batches.change_events, *shared, sizes.of("change"))
+        self._deletes: GroupCommit[Write, bool] = GroupCommit(batches.delete_events, *shared, sizes.of("delete"))
+        self._keeps: GroupCommit[Write, bool] = GroupCommit(batches.keep_keys, *shared, sizes.of("keep_key"))
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that read, write and take ids; whoever owns the store runs them."""
@@ -179,51 +176,6 @@ class CalendarStore:
             access = renewed
         raise _contended(event_id)
 
-    async def _get_events(self, batch: Sequence[tuple[Access, int]]) -> list[Raw | None]:
-        rows = await self._db.fetch(statements.GET_EVENTS, statements.accesses_of(batch))
-        found = {row["number"]: Raw(row["event"].encode()) for row in rows}
-        return [found.get(number) for number in range(len(batch))]
-
-    async def _add_events(self, batch: Sequence[Write]) -> list[bool]:
-        given = statements.events_of(batch), statements.participants_of(batch)
-        rows = await self._fetch(statements.ADD_EVENTS, statements.ADD_KEYED_EVENTS, given, batch, _event_reply)
-        added = {row["id"] for row in rows}
-        return [write.event.id in added for write in batch]
-
-    async def _change_events(self, batch: Sequence[Write]) -> list[Raw | None]:
-        given = statements.events_of(in_lock_order(batch)), statements.participants_of(batch)
-        rows = await self._fetch(statements.CHANGE_EVENTS, statements.CHANGE_KEYED_EVENTS, given, batch, _event_reply)
-        changed = {row["id"]: Raw(row["event"].encode()) for row in rows}
-        return [changed.get(write.event.id) for write in batch]
-
-    async def _delete_events(self, batch: Sequence[Write]) -> list[bool]:
-        given = (statements.versions_of(in_lock_order(batch)),)
-        rows = await self._fetch(statements.DELETE_EVENTS, statements.DELETE_KEYED_EVENTS, given, batch, _delete_reply)
-        deleted = {row["id"] for row in rows}
-        return [write.event.id in deleted for write in batch]
-
-    async def _keep_keys(self, batch: Sequence[Write]) -> list[bool]:
-        keys = statements.keys_of(batch, _event_reply)
-        kept = {tuple(row) for row in await self._db.fetch(statements.KEEP_KEYS, keys, self._key_wait(batch))}
-        return [write.key is not None and write.key[:2] in kept for write in batch]
-
-    async def _fetch(
-        self,
-        plain: Statement,
-        keyed: Statement,
-        given: Sequence[str],
-        batch: Sequence[Write],
-        reply: Callable[[Event], bytes],
-    ) -> list[Row]:
-        """Runs the form of the statement that the batch needs: keeping keys costs time, also when there is none."""
-        keys = statements.keys_of(batch, reply)
-        if keys is None:
-            return await self._db.fetch(plain, *given)
-        return await self._db.fetch(keyed, *given, keys, self._key_wait(batch))
-
-    def _key_wait(self, batch: Sequence[Write]) -> str:
-        return self._own_key_wait if len(batch) == 1 else SHARED_KEY_WAIT
-
     def _tries(self) -> Iterator[None]:
         """Tries to change an event while other processes change it first.
 
@@ -250,11 +202,6 @@ def _confirmed(error: CommandError) -> CommandError:
     return error
 
 
-def in_lock_order(batch: Sequence[Write]) -> Sequence[Write]:
-    """By event, as PostgreSQL locks rows in the order given: else two gateways' statements could wait for each other."""
-    return sorted(batch, key=lambda write: write.event.id)
-
-
 def _too_many_changes() -> CommandError:
     return CommandError(ErrorCode.TIMEOUT, "too many changes of this event wait")
 
@@ -262,11 +209,3 @@ def _too_many_changes() -> CommandError:
 def _contended(event_id: int) -> CommandError:
     message = f"event {event_id} is changed too often by others: try again"
     return CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(100, 300))
-
-
-def _event_reply(event: Event) -> bytes:
-    return wire.encode(EventReply(event))
-
-
-def _delete_reply(event: Event) -> bytes:
-    return wire.encode(DeleteReply(event.id))

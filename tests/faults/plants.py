@@ -69,7 +69,7 @@ PLANTS: dict[str, Plant] = {
         ("tests/test_idempotency.py",),
     ),
     "rollback forgotten": Plant(
-        "gateway.calendar_store.store",
+        "gateway.calendar_store.batches",
         "        rows = await self._fetch(statements.ADD_EVENTS, statements.ADD_KEYED_EVENTS, given, batch, _event_reply)\n",
         "        rows = await self._db.fetch(statements.ADD_EVENTS, given[0], '[]')\n"
         "        second = statements.ADD_EVENTS.sql.partition('invited AS (')[2].partition(')\\n    SELECT id FROM added')[0]\n"
