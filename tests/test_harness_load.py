@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from gateway.errors import StartupError
 from gateway.harness.credentials import Member
 from gateway.harness.extra import require_extra
 from gateway.harness.kinds import Kinds
-from gateway.harness.mix import COMMAND_OF, Mix, parse_mix
+from gateway.harness.mix import COMMAND_OF, MIX, STEPS, Mix, parse_mix
 from gateway.settings import Settings
 from tests.certificates import Authority
 from tests.client import EVENT
@@ -222,6 +223,35 @@ def test_mix_repeats_with_its_seed():
     assert 50 == len(frames(1))
     assert [name for name, _ in frames(1)] == [name for name, _ in frames(1)]
     assert [name for name, _ in frames(1)] != [name for name, _ in frames(2)]
+
+
+def sent(mix: Mix, commands: int, connections: int) -> Counter[str]:
+    """How often each command is taken, by one connection after the other; every add is given an id."""
+    names: Counter[str] = Counter()
+    for number in range(commands):
+        job = mix.take(number % connections)
+        assert job is not None
+        mix.answered(job, b'{"extID":1,"status":200,"data":{"event":{"id":%d,' % (number + 1), ok=True)
+        names[job.kind.name] += 1
+    return names
+
+
+@pytest.mark.parametrize("connections", [1, 16, 100])
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_mix_sends_every_command_by_its_weight(seed, connections):
+    """The rarest too, once in a cycle at least, whatever the seed and wherever the connections begin."""
+    weights, member = parse_mix(MIX), Member(10, "", "anna", "a password", spare_tokens=["a token"] * 9)
+    names = sent(Mix(Kinds(), weights, seed, [member], connections), 3 * STEPS, connections)
+    assert set(COMMAND_OF.values()) == set(names)
+    for name, weight in weights.items():
+        wanted = 3 * STEPS * weight / sum(weights.values())
+        assert wanted * 0.9 - 3 <= names[COMMAND_OF[name]] <= wanted * 1.1 + 3, name
+
+
+def test_mix_sends_what_has_a_weight_and_can_be_sent():
+    """However small the weight is; none of what has none, or needs a password that nobody knows."""
+    weights = parse_mix("add=100000,health=0.001,filter=0,login=1")
+    assert {"MngAddCalendarEvent", "HealthCheck"} == set(sent(Mix(Kinds(), weights, 1, [Member(10, "")], 1), 2 * STEPS, 1))
 
 
 @pytest.mark.parametrize("text", ["add", "add=x", "added=1", "add=-1", "add=0", ""])

@@ -31,7 +31,7 @@ FILTERS = 64
 BODIES = 512
 """Different adds prepared beforehand; each is sent many times."""
 STEPS = 8192
-"""Length of the sequence of commands that every connection runs through from a place of its own."""
+"""Length, before its parts are rounded, of the cycle of commands that every connection runs through from a place of its own."""
 IDS_MAX = 1000
 """Events that a connection remembers and goes on to work with; older ones stay as they are."""
 
@@ -60,11 +60,14 @@ class Mix:
     ) -> None:
         self._kinds = kinds
         self._random = random.Random(seed)  # noqa: S311 - repeats on purpose
-        weights = {name: weight for name, weight in weights.items() if self._possible(name, members)}
-        if not sum(weights.values()):
+        weights = {name: weight for name, weight in weights.items() if weight and self._possible(name, members)}
+        if not weights:
             raise StartupError("--mix names only commands that need a password or the signing key")
-        self._steps = self._random.choices(list(weights), list(weights.values()), k=STEPS)
-        self._connections = [_Connection(members[n % len(members)], n * 977 % STEPS) for n in range(connections)]
+        self._steps = _cycle(weights, self._random)
+        self._connections = [
+            _Connection(members[n % len(members)], n * len(self._steps) // connections, n * BODIES // connections)
+            for n in range(connections)
+        ]
         self._now = int(time.time())
         self._bodies = {m.manager_id: [add(m, self._random, self._now) for _ in range(BODIES)] for m in members}
         self._filters = [page(self._random, self._now) for _ in range(FILTERS)]
@@ -123,7 +126,7 @@ class Mix:
             return None
         self.left -= 1
         connection = self._connections[number]
-        connection.step = (connection.step + 1) % STEPS
+        connection.step = (connection.step + 1) % len(self._steps)
         name = self._steps[connection.step]
         made = self._tails[name](connection)
         if made is None:  # no event yet to work with
@@ -191,10 +194,10 @@ class _Connection:
 
     __slots__ = ("body", "events", "invited", "member", "step", "turn")
 
-    def __init__(self, member: Member, step: int) -> None:
+    def __init__(self, member: Member, step: int, body: int) -> None:
         self.member = member
         self.step = step
-        self.body = step % BODIES
+        self.body = body
         self.turn = 0
         self.events: deque[int] = deque(maxlen=IDS_MAX)
         self.invited: deque[int] = deque(maxlen=IDS_MAX)
@@ -202,3 +205,11 @@ class _Connection:
     def one_of(self, ids: deque[int]) -> int:
         self.turn += 1
         return ids[-1 - self.turn % min(len(ids), 16)]
+
+
+def _cycle(weights: Mapping[str, float], pick: random.Random) -> list[str]:
+    """Each command as often as its weight says, but once at least, in an order by chance."""
+    total = sum(weights.values())
+    steps = [name for name, weight in weights.items() for _ in range(max(1, round(STEPS * weight / total)))]
+    pick.shuffle(steps)
+    return steps
