@@ -58,6 +58,52 @@ async def test_run_that_is_answered_no_more_ends(tmp_path):
         assert {STOPPED: settled[3]} == ended.figures["skipped"]
 
 
+async def test_waiting_for_a_missing_reply_is_no_time_of_the_run(tmp_path):
+    """The clock stops with the last reply or command, and the last tick with it, which is that of the last reply."""
+
+    async def all_but_the_last(socket, number, ext_id):
+        if number < 20:
+            await good(socket, number, ext_id)
+
+    command = (*HEALTH, "--commands", 20, "--in-flight", 1, "--reply-seconds", 1.5)
+    async with stand_in(all_but_the_last) as url:
+        ended = await gateway(*command, "--url", url, folder=tmp_path)
+    assert (1, 19, 1, 0) == unsettled(ended), ended.err
+    ticks = ended.figures["ticks"]
+    assert 19 == sum(tick["answered"] for tick in ticks)
+    assert ended.figures["seconds"] == ticks[-1]["second"]
+    assert ticks[-1]["answered"]
+
+
+async def test_run_lasts_until_its_last_reply_or_command(tmp_path):
+    """Whichever is later: the reply of a slow gateway, or a command that is not answered."""
+
+    async def first_alone_and_late(socket, number, ext_id):
+        if number == 1:
+            await asyncio.sleep(0.2)
+            await good(socket, number, ext_id)
+
+    for times in ((0.0,), (0.0, 0.7)):
+        async with stand_in(first_alone_and_late) as url:
+            ended = await gateway("replay", healths(tmp_path, *times), *SHORT, "--url", url, folder=tmp_path)
+        assert 1 == ended.figures["answered"], ended.err
+        assert max(0.2, *times) <= ended.figures["seconds"]
+
+
+async def test_load_with_an_end_of_its_own_lasts_until_then(tmp_path):
+    """A silence is what it measures: in its rate and its ticks the time counts in which nothing came."""
+
+    async def first_alone(socket, number, ext_id):
+        if number == 1:
+            await good(socket, number, ext_id)
+
+    async with stand_in(first_alone) as url:
+        ended = await gateway(*HEALTH, "--seconds", 1.5, "--url", url, folder=tmp_path)
+    assert (1, 1, 4, 0) == unsettled(ended), ended.err
+    assert 1.5 <= ended.figures["seconds"] == ended.figures["ticks"][-1]["second"]
+    assert 0 < ended.figures["per_second"] < 1
+
+
 async def test_run_with_nothing_due_goes_on(tmp_path):
     """A reply that does not come for longer than --reply-seconds ends no run that sends seldom."""
 
@@ -80,6 +126,19 @@ async def test_connections_that_do_not_close_are_left(monkeypatch):
         stay = tasks.create_task(asyncio.sleep(1000))
         await run._leave([stay])
     assert stay.cancelled()
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_clock_waits_for_the_end_of_sending_while_a_command_is_left(left):
+    """A load with --commands and --seconds that has sent the last one has nothing more to measure than its replies."""
+    kinds = Kinds()
+    source, figures = Mix(kinds, {"health": 1}, 1, [Member(10, "")], 1), Figures(kinds)
+    source.left, moved = left, figures.moved
+    plan = Plan(title="", url="", tokens=[], refusal="", connections=0, in_flight=1, seconds=1000)
+    async with asyncio.TaskGroup() as tasks:
+        pacer = tasks.create_task(asyncio.sleep(0))
+        assert not await Run(plan, source, figures, lambda _: None)._until_sent(pacer)
+    assert bool(left) == (figures.moved > moved)
 
 
 async def test_load_at_a_rate_ends_without_a_connection_that_may_not_come_back(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.harness.kinds import Job, Kinds
 
@@ -54,6 +55,7 @@ class CommandFigures(Struct, frozen=True):
 class Summary(Struct, frozen=True, kw_only=True):
     """The whole run; `--json` writes it. `version` counts changes of this Struct that take something away.
 
+    `seconds` go from the first command to the last reply, or to the end of sending where that is later, and so do the `ticks`.
     `unsent` counts what was still to be sent when the run was interrupted, or the gateway fell silent. `client_cpu_us` is for
     each reply, `client_cpu_share` of one core: near 1 the client was what limited the rate.
     """
@@ -87,7 +89,11 @@ class Summary(Struct, frozen=True, kw_only=True):
 
 
 class Figures:
-    """Counts while the run goes on. Every reply is counted once: ok, wrong, or to be sent again."""
+    """Counts while the run goes on. Every reply is counted once: ok, wrong, or to be sent again.
+
+    `moved` is when something was last sent or answered (perf_counter), as the connections say. There the run's clock stops:
+    what is waited for in vain since is no time of the run.
+    """
 
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
@@ -99,14 +105,16 @@ class Figures:
         self._wrong_of: Counter[str] = Counter()
         self._sums: dict[str, float] = defaultdict(float)
         self._histograms: dict[str, Any] = defaultdict(_histogram)
-        self._began = self._ticked = self._ended = time.perf_counter()
+        self._began = self._ended = self.moved = self._looked = time.perf_counter()
+        self._edges = [self._began]
         self._cpu_began = self._cpu = time.process_time()
         self._wrong_before = 0
         self.started = time.time()
 
     def begin(self) -> None:
         """The first command is about to be sent."""
-        self._began = self._ticked = time.perf_counter()
+        self._began = self.moved = time.perf_counter()
+        self._edges = [self._began]
         self._cpu_began = time.process_time()
         self.started = time.time()
 
@@ -122,7 +130,7 @@ class Figures:
 
     def tick(self) -> Tick:
         """Ends a second: moves its latencies into the histograms."""
-        now = time.perf_counter()
+        self._edges.append(time.perf_counter())
         second: list[float] = []
         for kind in self._kinds.values():
             if kind.latencies:
@@ -131,25 +139,35 @@ class Figures:
                 _record(self._histograms[kind.name], taken)
                 second += taken
         second.sort()
-        spent = max(now - self._ticked, 1e-9)
         tick = Tick(
-            second=round(now - self._began, 3),
+            second=self._second(),
             answered=len(second),
-            per_second=round(len(second) / spent, 1),
+            per_second=self._per_second(len(second)),
             wrong=self.wrong - self._wrong_before,
             p50=_at(second, 0.50),
             p99=_at(second, 0.99),
             max=_at(second, 1.0),
         )
-        self._ticked, self._wrong_before = now, self.wrong
+        self._wrong_before = self.wrong
         self.ticks.append(tick)
         return tick
 
+    def look(self) -> None:
+        """Reads the CPU, where something moved since the last look: what the client takes while it only waits is left out."""
+        if self._looked != self.moved:
+            self._looked, self._cpu = self.moved, time.process_time()
+
     def end(self) -> None:
-        """The last reply is there, or will not come."""
-        self._ended = time.perf_counter()
-        self._cpu = time.process_time()
+        """The last reply is there, or will not come. The last tick ends with the clock; those behind it are empty, and none."""
+        self.look()
         self.tick()
+        self._ended = self.moved
+        while len(self.ticks) > 1 and self._edges[-2] >= self._ended:
+            self.ticks.pop()
+            self._edges.pop()
+        self._edges[-1] = self._ended
+        last = self.ticks[-1]
+        self.ticks[-1] = replace(last, second=self._second(), per_second=self._per_second(last.answered))
 
     def summary(self, *, skipped: dict[str, int], **given: Any) -> Summary:
         """All of it, once the run has ended."""
@@ -187,6 +205,14 @@ class Figures:
             histogram=whole.encode().decode(),
             **given,
         )
+
+    def _second(self) -> float:
+        """When the last tick ended, from the start."""
+        return round(self._edges[-1] - self._began, 3)
+
+    def _per_second(self, answered: int) -> float:
+        """In the last tick."""
+        return round(answered / max(self._edges[-1] - self._edges[-2], 1e-9), 1)
 
 
 def _histogram() -> Any:

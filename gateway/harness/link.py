@@ -170,6 +170,7 @@ class Link(WSListener):
             pending[ext_id] = job
             frames.append(framed(b"%b%d%b" % (job.kind.head, ext_id, job.tail)))
         if frames:
+            self._figures.moved = time.perf_counter()
             self._write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -201,7 +202,7 @@ class Link(WSListener):
         self.open = False
 
     def _take(self, message: bytes) -> None:
-        now = time.perf_counter()
+        self._figures.moved = now = time.perf_counter()
         comma = message.find(b",", 9, 32)
         try:
             job = self.pending.pop(int(message[9:comma]))

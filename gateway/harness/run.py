@@ -145,12 +145,13 @@ class Run:
             sent = self._source.exhausted() and pacer.done()
             if sent and not any(link.busy() for link in self.links if not link.ended):
                 break
-            await asyncio.sleep(POLL_SECONDS)
+            await self._poll()
 
     async def _until_sent(self, pacer: asyncio.Task[None]) -> bool:
         """Returns when nothing more is to be sent; True when that is because the other end is silent.
 
-        With an end of its own (`seconds`) a run sits out any silence until then: to measure one is what it is for.
+        With an end of its own (`seconds`) a run sits out any silence until then: to measure one is what it is for. So its
+        clock does not stop before that.
         """
         plan, silence = self._plan, Silence(self.links, self._figures)
         end = time.perf_counter() + plan.seconds if plan.seconds else float("inf")
@@ -161,8 +162,14 @@ class Run:
             silent_seconds = silence.seconds(skipped, self._told, pacing=not pacer.done())
             if not plan.seconds and silent_seconds >= plan.reply_seconds:
                 return True
-            await asyncio.sleep(POLL_SECONDS)
+            await self._poll()
+        if plan.seconds and not self._source.exhausted():
+            self._figures.moved = max(self._figures.moved, min(time.perf_counter(), end))
         return False
+
+    async def _poll(self) -> None:
+        await asyncio.sleep(POLL_SECONDS)
+        self._figures.look()
 
     async def _send_in_time(self, times: Times) -> None:
         """Has each command sent when it is due; those whose turn does not come before the run is over are missing."""

@@ -29,7 +29,7 @@ def show_summary(summary: Summary) -> None:
     ]
     lines = ["", summary.title, "", head, *rows, _row("all", summary.answered, summary.wrong, summary.latency), ""]
     lines.append(
-        f"{counted(summary.answered, 'reply', 'replies')} in {summary.seconds:,.1f} s: {summary.per_second:,.0f}/s over "
+        f"{counted(summary.answered, 'reply', 'replies')} in {duration(summary.seconds)}: {summary.per_second:,.0f}/s over "
         f"{counted(summary.connections, 'connection', 'connections')}, up to {summary.in_flight} in flight on each"
     )
     lines.append(
@@ -49,6 +49,11 @@ def show_summary(summary: Summary) -> None:
 def counted(count: int, one: str, many: str, width: int = 0) -> str:
     """A number and what it counts: 1 reply, 2 replies."""
     return f"{count:>{width},} {one if count == 1 else many}"
+
+
+def duration(seconds: float) -> str:
+    """How long a run took; a short one to the millisecond, or its rate could not be told from it."""
+    return f"{seconds:,.1f} s" if seconds >= 1 else f"{seconds:.3f} s"
 
 
 def client_cpu(summary: Summary) -> str:

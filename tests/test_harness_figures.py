@@ -1,0 +1,111 @@
+"""What a run measures: its clock stops with the last reply or command, and ticks and summary tell the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.harness.figures import Figures, Summary
+from gateway.harness.kinds import Kinds
+from gateway.harness.show import show_summary
+
+
+class Clock:
+    """Stands in for the module `time`: what it says is what a test says."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = 100.0, 1.0
+
+    def perf_counter(self) -> float:
+        return self.wall
+
+    def process_time(self) -> float:
+        return self.cpu
+
+    def time(self) -> float:
+        return 0.0
+
+
+class Measured:
+    """A run on a clock of its own, `at` seconds from the start of which things happen; the client takes a tenth of a core."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._kinds = Kinds()
+        self._figures = Figures(self._kinds)
+        self._figures.begin()
+
+    def answered(self, replies: int, at: float) -> None:
+        self._pass(at)
+        self._figures.moved = self._clock.wall
+        self._kinds["HealthCheck"].latencies += [0.01] * replies
+
+    def looked(self, at: float) -> None:
+        self._pass(at)
+        self._figures.look()
+
+    def ticked(self, at: float) -> None:
+        self._pass(at)
+        self._figures.tick()
+
+    def ended(self, at: float) -> Summary:
+        self._pass(at)
+        self._figures.end()
+        return self._figures.summary(title="", url="", paced=False, connections=1, in_flight=1, skipped={})
+
+    def _pass(self, at: float) -> None:
+        self._clock.wall, self._clock.cpu = 100.0 + at, 1.0 + at / 10
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
+    clock = Clock()
+    monkeypatch.setattr("gateway.harness.figures.time", clock)
+    return Measured(clock)
+
+
+def test_clock_stops_with_the_last_reply(measured):
+    """Seconds in which a missing one was waited for count for nothing, and the last tick is as long as there were replies."""
+    measured.answered(10, at=0.5)
+    measured.ticked(at=1.0)
+    measured.answered(4, at=1.25)
+    for second in (2.0, 3.0, 4.0):
+        measured.ticked(at=second)
+    summary = measured.ended(at=4.5)
+    assert (14, 1.25, 11.2) == (summary.answered, summary.seconds, summary.per_second)
+    assert [(1.0, 10, 10.0), (1.25, 4, 16.0)] == [(tick.second, tick.answered, tick.per_second) for tick in summary.ticks]
+
+
+@pytest.mark.parametrize("replies", [10, 0])
+def test_clock_runs_through_a_silence(measured, replies):
+    """What comes behind it is of the run, be it the end of sending alone, and so is the silence."""
+    measured.answered(10, at=0.5)
+    for second in (1.0, 2.0, 3.0):
+        measured.ticked(at=second)
+    measured.answered(replies, at=4.0)
+    summary = measured.ended(at=4.03125)
+    assert (4.0, (10 + replies) / 4) == (summary.seconds, summary.per_second)
+    assert [10.0, 0.0, 0.0, replies] == [tick.per_second for tick in summary.ticks]
+
+
+def test_client_cpu_is_that_of_the_run(measured):
+    """By the reply and by the second, without what waiting took."""
+    measured.answered(5, at=1.0)
+    for moment in (1.25, 2.0, 3.0):
+        measured.looked(at=moment)
+    summary = measured.ended(at=4.0)
+    assert (25_000, 0.125) == (summary.client_cpu_us, summary.client_cpu_share)
+
+
+def test_run_without_replies_has_a_table(measured, capsys):
+    """Of nothing, in no time."""
+    summary = measured.ended(at=1.0)
+    assert (0.0, 0.0, 0.0) == (summary.seconds, summary.per_second, summary.client_cpu_share)
+    show_summary(summary)
+    assert "0 replies in 0.000 s: 0/s" in capsys.readouterr().out
+
+
+def test_table_tells_a_short_run_to_the_millisecond(measured, capsys):
+    """The rate can be told from it; a longer one is rounded."""
+    measured.answered(50, at=0.008)
+    show_summary(measured.ended(at=0.05))
+    assert "50 replies in 0.008 s: 6,250/s" in capsys.readouterr().out
