@@ -18,7 +18,8 @@ from gateway.wire import EMPTY
 LOGIN = "MngLogin"
 REDACTED = b'"redacted"'
 _TEXTS = ("title", "ast_json")
-_SECRETS = (b"password", b"token", b"authorization", b"secret")
+_SECRETS = (b"password", b"passwd", b"pwd", b"passphrase", b"token", b"secret", b"authorization", b"apikey")
+"""What has one of these in its name is left out, as `access_token` is; and `secretary`: rather too much than too little."""
 _STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?')
 """With its colon, where it is a name."""
 _CHARS = re.compile(rb"\\u[dD][89abAB]..\\u....|\\u....|\\.|[^\\]+")
@@ -77,7 +78,7 @@ def _holds_others(value: bytes) -> bool:
 
 
 def _is_secret(name: str) -> bool:
-    return _letters(name.encode()) in _SECRETS
+    return _hold_secret(_letters(name.encode()))
 
 
 def _names_secret(value: bytes) -> bool:
@@ -89,8 +90,11 @@ def _names_secret(value: bytes) -> bool:
 
 def _may_name_secret(data: bytes) -> bool:
     """Also where an escape may spell a letter."""
-    letters = _letters(data)
-    return b"\\u00" in data or any(secret in letters for secret in _SECRETS)
+    return b"\\u00" in data or _hold_secret(_letters(data))
+
+
+def _hold_secret(letters: bytes) -> bool:
+    return any(secret in letters for secret in _SECRETS)
 
 
 def _letters(text: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -41,6 +42,41 @@ def test_redaction_hides_secrets_under_any_spelling(command, data):
     assert "HIDDEN" in data
     assert "HIDDEN" not in hidden
     assert isinstance(json.loads(hidden), dict)
+
+
+SECRET_NAMES = (
+    *("password", "new_password", "passwd", "pwd", "userPwd", "passphrase", "Pass Phrase", "token", "access_token"),
+    *("secret", "client-secret", "authorization", "Proxy-Authorization", "apikey", "API_KEY", "x-api-key"),
+)
+FALSE_FRIENDS = ("author", "authorized_by", "compass", "key", "keyboard", "pass", "passport_number", "tok", "width", "word")
+
+
+@pytest.mark.parametrize("value", ['"HIDDEN"', '{"a":"HIDDEN"}'])
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_redaction_hides_what_a_name_says_is_secret(name, value):
+    """Whatever else the name says, beside what the command knows and deep inside a body; the rest stays."""
+    data = f'{{"title":"A title","{name}":{value},"ast_json":[{{"b":{{"{name}":{value}}}}}]}}'
+    hidden = redacted("MngAddCalendarEvent", data)
+    assert "HIDDEN" not in hidden
+    assert "A title" == json.loads(hidden)["title"]
+
+
+def names_inside(kind: Any) -> set[str]:
+    """Those of the fields of all Structs in a type."""
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return set().union(*map(names_inside, get_args(kind)))
+    fields = msgspec.structs.fields(kind)
+    return {field.encode_name for field in fields}.union(*(names_inside(field.type) for field in fields))
+
+
+KNOWN = sorted(set().union(*map(names_inside, REQUESTS.values())) - {"password"})
+
+
+@pytest.mark.parametrize("name", [*FALSE_FRIENDS, *KNOWN])
+def test_redaction_keeps_what_a_name_says_is_none(name):
+    """No name that a command knows, at any depth, is taken for a secret's but that of a sign-in's; nor one that looks alike."""
+    data = f'{{"{name}":"kept","ast_json":{{"{name}":"kept"}}}}'
+    assert json.loads(data) == json.loads(redacted("MngAddCalendarEvent", data))
 
 
 @pytest.mark.parametrize("name", ["title", "Title", "ast_json", "astJson", "body", "t\\u0069tle", "participants", "__access"])
