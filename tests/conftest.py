@@ -139,7 +139,7 @@ class Running:
     @property
     def database(self) -> Any:
         """What the gateway's commands ask."""
-        return self.gateway._dispatch._services.calendar._db
+        return self.gateway._dispatch._services.event_reader._db
 
     @property
     def log_lines(self) -> list[dict[str, Any]]:
