@@ -21,7 +21,7 @@ WRITERS_MAX = 2
 SLOW_SECONDS = 0.02
 """A statement that takes longer, some 20 times what they take, waits for a lock or the disk: nothing waits for it."""
 ASIDE_SECONDS = 0.1
-"""An item run by itself that takes longer waits for a lock: those behind it go on."""
+"""An item run by itself, or a statement, that takes longer waits for a lock: those behind it go on."""
 ASIDE_MAX = 4
 """Items left aside like that, each on a database connection of its own, before those behind them wait."""
 
@@ -33,7 +33,7 @@ class GroupCommit(Generic[Item, Result]):
     to `share_max`, when the last one is done, or as soon as they are `share_max`, or when the oldest takes long: statements
     of few items beside each other would only slow each other down. No item waits for a timer; one looks whether the oldest
     takes long. When more wait than one takes, their owners take turns. What has waited for `deadline_seconds` is not sent
-    any more and fails with TIMEOUT.
+    any more and fails with TIMEOUT. Spare writers take what waits while others' statements wait for locks.
 
     When PostgreSQL refuses a shared statement, its items are run one by one in the same order, so that only the guilty
     one gets an error; those behind one that waits for a lock go on meanwhile. When the answer was lost nothing is sent
@@ -55,12 +55,16 @@ class GroupCommit(Generic[Item, Result]):
         self._observe_size = observe_size
         self._waiting: FairQueue[tuple[Item, asyncio.Future[Result], float]] = FairQueue()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._spare: deque[asyncio.Future[None]] = deque()
         self._begun_at: list[float] = []
         self._looks_again = False
 
-    def writers(self) -> list[Coroutine[Any, Any, None]]:
-        """The loops that do the work; whoever owns this owns the tasks that run them."""
-        return [self._write_forever() for _ in range(WRITERS_MAX)]
+    def writers(self, spare: int = 0) -> list[Coroutine[Any, Any, None]]:
+        """The loops that do the work; whoever owns this owns the tasks that run them.
+
+        So many `spare` ones, each on a database connection more, go on while the others wait for locks.
+        """
+        return [self._write_forever() for _ in range(WRITERS_MAX)] + [self._stand_in_forever() for _ in range(spare)]
 
     def submit(self, item: Item, owner: Hashable) -> Awaitable[Result]:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
@@ -96,13 +100,20 @@ class GroupCommit(Generic[Item, Result]):
         """Lets an idle writer take what waits, or look again: the oldest may take long by then, and nothing come or end."""
         if self._idle and self._are_enough():
             self._idle.popleft().set_result(None)
-        if self._idle and self._waiting and not self._looks_again:
+        if self._waiting and not self._looks_again and (self._idle or self._spare):
             self._looks_again = True
             self._loop.call_later(SLOW_SECONDS, self._look)
 
     def _look(self) -> None:
         self._looks_again = False
+        if self._waiting and self._spare and not self._idle and self._are_stuck():
+            self._spare.popleft().set_result(None)
         self._wake()
+
+    def _are_stuck(self) -> bool:
+        """Whether a writer or more waits for a lock, so that fewer than there should be do anything."""
+        now = self._loop.time()
+        return sum(now - begun_at <= ASIDE_SECONDS for begun_at in self._begun_at) < WRITERS_MAX
 
     async def _write_forever(self) -> None:
         while True:
@@ -111,9 +122,20 @@ class GroupCommit(Generic[Item, Result]):
                 self._idle.append(wake)
                 self._wake()
                 await wake
-            batch = self._in_time(self._waiting.take(self._share_max), self._loop.time())
-            if batch:
-                await self._answer_together(batch)
+            await self._write()
+
+    async def _stand_in_forever(self) -> None:
+        while True:
+            wake = self._loop.create_future()
+            self._spare.append(wake)
+            self._wake()
+            await wake
+            await self._write()
+
+    async def _write(self) -> None:
+        batch = self._in_time(self._waiting.take(self._share_max), self._loop.time())
+        if batch:
+            await self._answer_together(batch)
 
     async def _answer_together(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         self._observe_size(len(batch))

@@ -24,12 +24,13 @@ class Proxy:
         self._markers: dict[bytes, Where] = {}
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self.abandon = asyncio.Event()
         self.cuts = 0
 
     def cut(self, where: Where, marker: str) -> None:
         """Cuts the first connection that sends the marker, once.
 
-        `swallowed` leaves it open, and silent ever after; `abandoned` cuts it for the gateway alone, PostgreSQL goes on.
+        `swallowed` leaves it open, and silent ever after; `abandoned` cuts it at `abandon`, for the gateway alone.
         """
         self._markers[marker.encode()] = where
 
@@ -96,6 +97,8 @@ class Proxy:
             if where == "swallowed":
                 while await reader.read(CHUNK_BYTES):
                     pass  # until the gateway has waited long enough
+            if where == "abandoned":
+                await self.abandon.wait()
             front.transport.abort()
             if where == "abandoned":
                 await asyncio.get_running_loop().create_future()  # until the end of the block

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -45,6 +46,10 @@ LOCK_ORDER = """
 ARE_HELD = """
     SELECT count(*) = $1 FROM pg_locks
     WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+WAIT_FOR_ROWS = """
+    SELECT count(*) = $1 FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND wait_event IN ('transactionid', 'tuple') AND datname = current_database()
 """
 SHARES = (64, 1)
 
@@ -202,6 +207,50 @@ async def test_shared_statement_locks_events_in_one_order(start, connect, db, co
     await db.execute("SELECT pg_advisory_unlock(7)")
     assert {200} == {(await client.receive())["status"] for _ in (held, *ids)}
     assert sorted(ids) == [row["id"] for row in await db.fetch("SELECT id FROM locked ORDER BY number")]
+
+
+@pytest.mark.parametrize("command", ["MngUpdateCalendarEvent", "MngDeleteCalendarEvent"])
+async def test_events_that_others_have_locked_hold_up_no_other(start, connect, db, dsn, monkeypatch, command):
+    """More changes wait for locked rows than there are writers, and those of other events go on."""
+    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.02)
+    gateway = await start(commands_per_commit_max=64, **PATIENT)
+    client, other = await connect(gateway), await connect(gateway, login="11")
+    locked = [(await client.add())["id"] for _ in range(WRITERS_MAX + 1)]
+    ids = [(await other.add())["id"] for _ in range(20)]
+    fields = {"priority": 3} if command == "MngUpdateCalendarEvent" else {}
+    locker = await asyncpg.connect(dsn)
+    async with locker.transaction():
+        await locker.execute("SELECT FROM calendar_event WHERE id = ANY ($1) FOR UPDATE", locked)
+        for number, event_id in enumerate(locked, start=1):
+            await client.socket.send(frame_of(command, {"id": event_id, **fields}))
+            await until(partial(db.fetchval, WAIT_FOR_ROWS, number))
+        for event_id in ids:
+            await other.socket.send(frame_of(command, {"id": event_id, **fields}))
+        assert {200} == {(await other.receive())["status"] for _ in ids}
+    await locker.close()
+    assert {200} == {(await client.receive())["status"] for _ in locked}
+
+
+async def test_shared_statement_waits_a_moment_for_a_locked_row(start, connect, db, dsn):
+    """Then its commands go one by one, and all but the one that waits are done meanwhile."""
+    await db.execute(LOCK_ORDER)
+    gateway = await start(commands_per_commit_max=64, **PATIENT)
+    client, other = await connect(gateway), await connect(gateway)
+    held, locked, *ids = [(await client.add(title="held" if n == 0 else "x"))["id"] for n in range(12)]
+    locker = await asyncpg.connect(dsn)
+    await db.execute("SELECT pg_advisory_lock(7)")
+    async with locker.transaction():
+        await locker.execute("SELECT FROM calendar_event WHERE id = $1 FOR UPDATE", locked)
+        await other.socket.send(frame_of("MngUpdateCalendarEvent", {"id": held, "priority": 3}))
+        await until(lambda: db.fetchval(ARE_HELD, 1))
+        for event_id in (locked, *ids):
+            await client.socket.send(frame_of("MngUpdateCalendarEvent", {"id": event_id, "priority": 3}, event_id))
+        waiting = gateway.gateway._dispatch._services.calendar._changes._waiting
+        await becomes_true(lambda: len(waiting) == 1 + len(ids))
+        await db.execute("SELECT pg_advisory_unlock(7)")
+        assert sorted(ids) == sorted([(await client.receive())["extID"] for _ in ids])
+    await locker.close()
+    assert (locked, 200) == ((reply := await client.receive())["extID"], reply["status"])
 
 
 @pytest.mark.parametrize("share", SHARES)

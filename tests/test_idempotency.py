@@ -41,6 +41,7 @@ STALL = """
     CREATE TRIGGER stall AFTER INSERT OR UPDATE OR DELETE ON calendar_event FOR EACH ROW EXECUTE FUNCTION stall();
 """
 """Holds writes of events up within their statement for as long as a row is in `stalled`, whatever the time limit of locks."""
+SLEEPS = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
 
 
 async def two_events(client: Any, other: Any) -> None:
@@ -230,7 +231,8 @@ async def test_lost_answer_stays_unknown_when_the_access_changes_meanwhile(dsn, 
         proxy.cut("abandoned", "the key")
         data = {**WRITES[command], "title": "stalled"} if command == ADD else WRITES[command]
         first = asyncio.create_task(client.command(command, data, idempotencyKey="the key"))
-        await until(lambda: db.fetch("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        await until(lambda: db.fetch(SLEEPS))
+        proxy.abandon.set()
         await db.execute("UPDATE manager SET desk_mask = desk_mask WHERE id = 12")
         reply = await first
         assert ("unknown", 1) == (reply["outcome"], proxy.cuts)

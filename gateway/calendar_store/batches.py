@@ -14,8 +14,8 @@ from gateway.database import Database, Row, Statement
 from gateway.event import DeleteReply, Event, EventReply
 from gateway.settings import Settings
 
-SHARED_KEY_WAIT = "100ms"
-"""How long a shared statement waits for a key that another process is writing, before its commands go one by one."""
+SHARED_LOCK_WAIT = "100ms"
+"""How long a shared statement waits for a row or a key that another one has, before its commands go one by one."""
 
 
 class Batches:
@@ -23,7 +23,7 @@ class Batches:
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
-        self._own_key_wait = f"{round(settings.db_lock_seconds * 1000)}ms"
+        self._own_lock_wait = f"{round(settings.db_lock_seconds * 1000)}ms"
 
     async def get_events(self, batch: Sequence[tuple[Access, int]]) -> list[Raw | None]:
         rows = await self._db.fetch(statements.GET_EVENTS, statements.accesses_of(batch))
@@ -32,25 +32,27 @@ class Batches:
 
     async def add_events(self, batch: Sequence[Write]) -> list[bool]:
         given = statements.events_of(batch), statements.participants_of(batch)
-        rows = await self._fetch(statements.ADD_EVENTS, statements.ADD_KEYED_EVENTS, given, batch, _event_reply)
+        rows = await self._fetch(statements.ADD_EVENTS, statements.ADD_KEYED_EVENTS, given, (), batch, _event_reply)
         added = {row["id"] for row in rows}
         return [write.event.id in added for write in batch]
 
     async def change_events(self, batch: Sequence[Write]) -> list[Raw | None]:
         given = statements.events_of(_in_lock_order(batch)), statements.participants_of(batch)
-        rows = await self._fetch(statements.CHANGE_EVENTS, statements.CHANGE_KEYED_EVENTS, given, batch, _event_reply)
+        wait = (self._lock_wait(batch),)
+        rows = await self._fetch(statements.CHANGE_EVENTS, statements.CHANGE_KEYED_EVENTS, given, wait, batch, _event_reply)
         changed = {row["id"]: Raw(row["event"].encode()) for row in rows}
         return [changed.get(write.event.id) for write in batch]
 
     async def delete_events(self, batch: Sequence[Write]) -> list[bool]:
         given = (statements.versions_of(_in_lock_order(batch)),)
-        rows = await self._fetch(statements.DELETE_EVENTS, statements.DELETE_KEYED_EVENTS, given, batch, _delete_reply)
+        wait = (self._lock_wait(batch),)
+        rows = await self._fetch(statements.DELETE_EVENTS, statements.DELETE_KEYED_EVENTS, given, wait, batch, _delete_reply)
         deleted = {row["id"] for row in rows}
         return [write.event.id in deleted for write in batch]
 
     async def keep_keys(self, batch: Sequence[Write]) -> list[bool]:
         keys = statements.keys_of(batch, _event_reply)
-        kept = {tuple(row) for row in await self._db.fetch(statements.KEEP_KEYS, keys, self._key_wait(batch))}
+        kept = {tuple(row) for row in await self._db.fetch(statements.KEEP_KEYS, keys, self._lock_wait(batch))}
         return [write.key is not None and write.key[:2] in kept for write in batch]
 
     async def _fetch(
@@ -58,17 +60,18 @@ class Batches:
         plain: Statement,
         keyed: Statement,
         given: Sequence[str],
+        wait: Sequence[str],
         batch: Sequence[Write],
         reply: Callable[[Event], bytes],
     ) -> list[Row]:
         """Runs the form of the statement that the batch needs: keeping keys costs time, also when there is none."""
         keys = statements.keys_of(batch, reply)
         if keys is None:
-            return await self._db.fetch(plain, *given)
-        return await self._db.fetch(keyed, *given, keys, self._key_wait(batch))
+            return await self._db.fetch(plain, *given, *wait)
+        return await self._db.fetch(keyed, *given, keys, self._lock_wait(batch))
 
-    def _key_wait(self, batch: Sequence[Write]) -> str:
-        return self._own_key_wait if len(batch) == 1 else SHARED_KEY_WAIT
+    def _lock_wait(self, batch: Sequence[Write]) -> str:
+        return self._own_lock_wait if len(batch) == 1 else SHARED_LOCK_WAIT
 
 
 def _in_lock_order(batch: Sequence[Write]) -> Sequence[Write]:

@@ -54,6 +54,14 @@ _EPOCH_HOLDS = "given.epoch = (SELECT epoch FROM access_epoch)"
 _ACCESS_COLUMNS = ("number", "id", "manager_id", "brands", "include", "exclude", "epoch")
 
 
+def _waiting(wait: str) -> str:
+    """A CTE that sets how long locks are waited for, for this transaction alone; rows joined with it are locked behind that."""
+    return f"patience AS MATERIALIZED (SELECT set_config('lock_timeout', {wait}, true))"
+
+
+_PATIENCE = "patience CROSS JOIN"
+
+
 def _keeping(keys: str, wait: str, only: str = "true") -> str:
     """CTEs that keep the keys of the writes that pass `only`; `taken` has the ids of events whose key was taken before.
 
@@ -81,8 +89,9 @@ def _keeping(keys: str, wait: str, only: str = "true") -> str:
 def _keeping_of_stored(keys: str, wait: str, given: str, version: str) -> str:
     """The same for writes to stored events: a key is kept only for an event that is still at the version to be changed."""
     return f"""
+    {_waiting(wait)},
     locked AS MATERIALIZED (
-        SELECT event.id FROM calendar_event AS event JOIN {given} ON given.id = event.id
+        SELECT event.id FROM {_PATIENCE} calendar_event AS event JOIN {given} ON given.id = event.id
         WHERE event.version = {version} AND {_EPOCH_HOLDS}
         ORDER BY event.id FOR UPDATE OF event
     ),
@@ -112,11 +121,11 @@ def _add_events(keeping: str = "", passed: str = "") -> Statement:
     )
 
 
-def _change_events(keeping: str = "", passed: str = "") -> Statement:
+def _change_events(keeping: str, passed: str = "", patience: str = "") -> Statement:
     return Statement(
         f"""
-    WITH {keeping and keeping + ","} changed AS (
-        UPDATE calendar_event AS event SET ({_COLUMNS}) = ROW ({_VALUES}) FROM {_GIVEN_EVENTS}
+    WITH {keeping}, changed AS (
+        UPDATE calendar_event AS event SET ({_COLUMNS}) = ROW ({_VALUES}) FROM {patience} {_GIVEN_EVENTS}
         WHERE event.id = given.id AND event.version = given.version - 1 AND {_EPOCH_HOLDS} {passed}
         RETURNING event.*
     ),
@@ -148,11 +157,11 @@ def _change_events(keeping: str = "", passed: str = "") -> Statement:
     )
 
 
-def _delete_events(keeping: str = "", passed: str = "") -> Statement:
+def _delete_events(keeping: str, passed: str = "", patience: str = "") -> Statement:
     return Statement(
         f"""
-    {keeping and "WITH " + keeping}
-    DELETE FROM calendar_event AS event USING {_GIVEN_DELETES}
+    WITH {keeping}
+    DELETE FROM calendar_event AS event USING {patience} {_GIVEN_DELETES}
     WHERE event.id = given.id AND event.version = given.version AND {_EPOCH_HOLDS} {passed}
     RETURNING event.id
     """,  # noqa: S608 - made of column names of our own
@@ -172,9 +181,9 @@ GET_EVENTS = Statement(
 )
 ADD_EVENTS = _add_events()
 ADD_KEYED_EVENTS = _add_events(_keeping("$3", "$4"), _PASSED)
-CHANGE_EVENTS = _change_events()
+CHANGE_EVENTS = _change_events(_waiting("$3"), patience=_PATIENCE)
 CHANGE_KEYED_EVENTS = _change_events(_keeping_of_stored("$3", "$4", _GIVEN_EVENTS, "given.version - 1"), _PASSED_STORED)
-DELETE_EVENTS = _delete_events()
+DELETE_EVENTS = _delete_events(_waiting("$2"), patience=_PATIENCE)
 DELETE_KEYED_EVENTS = _delete_events(_keeping_of_stored("$2", "$3", _GIVEN_DELETES, "given.version"), _PASSED_STORED)
 KEEP_KEYS = Statement(
     f"WITH {_keeping('$1', '$2')} SELECT manager_id, key FROM kept",  # noqa: S608 - made of fragments of our own

@@ -28,6 +28,8 @@ from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.turns import Readers, Turns
 
+SPARE_WRITERS = 4
+"""Of changes and of deletes, which wait for rows that others have locked; so many of those stop nobody else's."""
 RENEWALS_MAX = 20
 """Times an access is renewed because managers and sessions changed while an event was read."""
 SEND_AGAIN_SECONDS = 1.0
@@ -66,7 +68,8 @@ class CalendarStore:
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that read, write and take ids; whoever owns the store runs them."""
         groups: tuple[GroupCommit[Any, Any], ...] = (self._gets, self._adds, self._changes, self._deletes, self._keeps)
-        return [self.ids.refill_forever(), *(writer for group in groups for writer in group.writers())]
+        spare = {self._changes: SPARE_WRITERS, self._deletes: SPARE_WRITERS}
+        return [self.ids.refill_forever(), *(writer for group in groups for writer in group.writers(spare.get(group, 0)))]
 
     async def add_event(self, access: Access, event: Event, key: WriteKey | None) -> None:
         """Stores the event with its participants; returns once both are committed."""
