@@ -16,6 +16,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from tests.bench.load_job import NUMBER, Job, Opened, Result, Shape
 from tests.bench.processes import load_client_program
 
+UNDER_WAY_MAX = 1 << 20
+"""As load_client.c has it: commands whose numbers differ by this share a place in its table."""
 FRAME = f'{{"command":"X","extID":"{NUMBER}","data":{{"key":"{NUMBER}"}}}}'
 
 
@@ -43,7 +45,7 @@ async def results(program: Path, *jobs: Job) -> list[Result]:
 
 def good(frame: str) -> str:
     """What answers it."""
-    return frame.replace('"command"', '"status":200,"command"')
+    return frame.replace('"data"', '"status":200,"data"')
 
 
 @pytest.mark.parametrize(
@@ -97,9 +99,10 @@ async def test_large_reply_in_pieces_is_one_reply(program):
     ("reply", "told"),
     [
         (lambda frame: frame, '{"command":"X","extID":"00000000"'),
-        (lambda frame: re.sub(r"\d{8}", "00000009", good(frame)), '{"status":200,"command":"X","extID":"00000009"'),
+        (lambda frame: frame.replace('"key"', '"status":200,"key"'), '{"command":"X","extID":"00000000"'),
+        (lambda frame: good(frame).encode(), "a message that is not text"),
     ],
-    ids=["not what was expected", "of another command"],
+    ids=["not what was expected", "expected deeper inside", "binary"],
 )
 async def test_wrong_reply_is_counted_and_shown(program, reply, told):
     """Its first words stand in the result."""
@@ -112,6 +115,51 @@ async def test_wrong_reply_is_counted_and_shown(program, reply, told):
         (result,) = await results(program, Job(port=port, frames=[FRAME], expect='"status":200', seconds=0.1))
     assert result.wrong >= 1
     assert result.first_wrong.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("number", "told", "answered"),
+    [
+        (lambda own: f"{own + 9:08}", "00000009", 0),
+        (lambda own: f"{0:08}", "00000000", 1),
+        (lambda own: f"{own + UNDER_WAY_MAX:08}", "01048576", 0),
+        (lambda own: f"{own:08}0", "000000000", 0),
+        (lambda own: f"{own:07}x", "0000000x", 0),
+    ],
+    ids=["of another command", "of one answered before", "of one with the same place", "a digit more", "a letter among them"],
+)
+async def test_reply_with_another_number_answers_nothing(program, number, told, answered):
+    """It is wrong, and the command is missing."""
+
+    async def answer(socket):
+        async for frame in socket:
+            await socket.send(re.sub(r"\d{8}", lambda found: number(int(found[0])), good(frame), count=1))
+
+    async with server(answer) as port:
+        (result,) = await results(program, Job(port=port, frames=[FRAME], expect='"status":200', seconds=0.1))
+    assert result.commands_in_all == answered
+    assert result.wrong >= 2
+    assert result.first_wrong.startswith(f'{{"command":"X","extID":"{told}"')
+
+
+async def test_reply_on_another_socket_is_wrong(program):
+    """Each of two sockets gets what answers the other's command."""
+    waiting: list[tuple[ServerConnection, str]] = []
+
+    async def answer(socket):
+        async for frame in socket:
+            waiting.append((socket, frame))
+            if len(waiting) == 2:
+                (one, its), (other, others) = waiting
+                waiting.clear()
+                await one.send(good(others))
+                await other.send(good(its))
+
+    async with server(answer) as port:
+        job = Job(port=port, frames=[FRAME], expect='"status":200', shape=Shape(sockets=2), seconds=0.1)
+        (result,) = await results(program, job)
+    assert (result.commands, result.first_wrong[:26]) == (0, '{"command":"X","extID":"00')
+    assert result.wrong >= 2
 
 
 async def test_socket_that_is_closed_ends_the_job(program):

@@ -29,6 +29,12 @@ struct paused {
     double due;
 };
 
+struct command {
+    double sent_at; /* or when it was due; 0 is not under way */
+    struct connection *connection;
+    uint32_t number;
+};
+
 static struct job job;
 
 /* What has become of it. */
@@ -36,7 +42,7 @@ static struct connection *connections;
 static int events_fd, timer_fd;
 static long opened, next_connection, next_frame, under_way, latency_count, latency_room, wrong;
 static uint32_t next_number;
-static double sent_at[UNDER_WAY_MAX]; /* by number; 0 is not under way */
+static struct command commands[UNDER_WAY_MAX]; /* by number */
 static double *latencies, began, cpu_began, due, owed;
 static uint64_t bytes_received;
 static char first_wrong[HEAD_BYTES + 1];
@@ -77,11 +83,12 @@ static void send_command(struct connection *connection, double at)
     snprintf(digits, sizeof digits, "%08u", next_number);
     for (int i = 0; i < frame->numbers; i++)
         memcpy(frame->bytes + frame->number_at[i], digits, DIGITS);
-    if (sent_at[next_number % UNDER_WAY_MAX] != 0) {
+    struct command *command = &commands[next_number % UNDER_WAY_MAX];
+    if (command->sent_at != 0) {
         fputs("load client: too many commands are under way\n", stderr);
         exit(1);
     }
-    sent_at[next_number % UNDER_WAY_MAX] = at;
+    *command = (struct command){at, connection, next_number};
     under_way++;
     next_number = (next_number + 1) % NUMBERS;
     write_all(connection, frame->bytes, frame->size);
@@ -101,18 +108,46 @@ static void keep_latency(double latency)
     latencies[latency_count++] = latency;
 }
 
+/* The number that is the whole of a text in quotation marks, from behind the first; or NUMBERS, which no command has. */
+static uint32_t number_in(const char *text)
+{
+    uint32_t number = 0;
+    for (int i = 0; i < DIGITS; i++) {
+        if (text[i] < '0' || text[i] > '9')
+            return NUMBERS;
+        number = 10 * number + (text[i] - '0');
+    }
+    return text[DIGITS] == '"' ? number : NUMBERS;
+}
+
+/* Whether behind the number, as the next of its object, stands what the job expects. */
+static bool is_expected(const char *behind)
+{
+    return *behind == ',' && strncmp(behind + 1, job.expect, strlen(job.expect)) == 0;
+}
+
+/* The command that has this number, if it was sent on this socket and is under way; or NULL. */
+static struct command *command_of(const struct connection *connection, uint32_t number)
+{
+    struct command *command = &commands[number % UNDER_WAY_MAX];
+    bool is_its = command->number == number && command->connection == connection;
+    return is_its && command->sent_at != 0 ? command : NULL;
+}
+
 void answered(struct connection *connection)
 {
     const char *label = "\"extID\":\"";
     connection->head[connection->head_size] = '\0';
-    char *ext_id = strstr(connection->head, label);
-    double *at = ext_id ? &sent_at[strtoul(ext_id + strlen(label), NULL, 10) % UNDER_WAY_MAX] : NULL;
-    if (at == NULL || *at == 0 || strstr(connection->head, job.expect) == NULL)
+    const char *found = strstr(connection->head, label), *ext_id = found ? found + strlen(label) : "";
+    struct command *command = command_of(connection, number_in(ext_id));
+    if (!connection->is_text)
+        is_wrong("a message that is not text");
+    else if (command == NULL || !is_expected(ext_id + DIGITS + 1))
         is_wrong(connection->head);
-    if (at == NULL || *at == 0)
+    if (command == NULL)
         return;
-    keep_latency(now() - *at);
-    *at = 0;
+    keep_latency(now() - command->sent_at);
+    command->sent_at = 0;
     under_way--;
     bytes_received += connection->message_size;
     if (job.count && latency_count >= job.count)
@@ -297,7 +332,7 @@ static void prepare(void)
     next_number = 0;
     over = false;
     first_wrong[0] = '\0';
-    memset(sent_at, 0, sizeof sent_at);
+    memset(commands, 0, sizeof commands);
     paused_room = job.sockets * job.in_flight + 1;
     paused = required(calloc(paused_room, sizeof *paused));
     events_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -131,8 +131,10 @@ static bool header_took(struct connection *connection, unsigned char byte)
         connection->missing = connection->missing << 8 | header[i];
     connection->header_size = 0;
     if (!(header[0] & CONTROL)) {
-        if (header[0] & OPCODE)
+        if (header[0] & OPCODE) {
+            connection->is_text = (header[0] & OPCODE) == TEXT;
             connection->head_size = connection->message_size = 0;
+        }
         connection->message_size += connection->missing;
     }
     return true;

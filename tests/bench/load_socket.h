@@ -23,6 +23,7 @@ struct connection {
     unsigned char header[HEADER_BYTES_MAX];
     int header_size;
     uint64_t missing; /* of the payload that is being received */
+    bool is_text; /* the message */
     size_t message_size;
     char head[HEAD_BYTES + 1]; /* of the message */
     size_t head_size;

@@ -123,7 +123,7 @@ def _fetch_large(stage: ReadStage, large: Query) -> Sample:
     stage.prober.begin(_probe(stage))
     before = resident_bytes(pid)
     forget_peak(pid)
-    job = Job(port=stage.gateway.port, frames=[large.frame], expect='"status":200', token=stage.token, count=1)
+    job = Job(port=stage.gateway.port, frames=[large.frame], expect='"status":200,', token=stage.token, count=1)
     try:
         result = stage.client.run(job)
         growth = resident_bytes(pid, peak=True) - before
@@ -142,7 +142,7 @@ def _probe(stage: ReadStage, seconds: float = 0) -> Job:
     return Job(
         port=stage.gateway.port,
         frames=[statements.frame_of_health_check()],
-        expect='"status":200',
+        expect='"status":200,',
         token=stage.token,
         seconds=seconds,
         pause_seconds=PROBE_SECONDS,

@@ -40,7 +40,7 @@ class Stage(Struct, frozen=True):
             Job(
                 port=server.port,
                 frames=frames,
-                expect='"status":200' if token else '"command"',
+                expect='"status":200,' if token else '"data":',
                 token=token,
                 shape=shape,
                 seconds=self.step_seconds,
