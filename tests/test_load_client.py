@@ -142,6 +142,25 @@ async def test_reply_with_another_number_answers_nothing(program, number, told, 
     assert result.first_wrong.startswith(f'{{"command":"X","extID":"{told}"')
 
 
+async def test_ping_is_answered_with_its_payload(program):
+    """As it came, the largest there may be too; between the fragments of a reply as well."""
+
+    async def answer(socket):
+        async for frame in socket:
+            await socket.send(pieces(socket, good(frame)))
+
+    async def pieces(socket: ServerConnection, text: str) -> AsyncIterator[str]:
+        yield text[:20]
+        for payload in (b"", b"x", bytes(range(125))):
+            await (await socket.ping(payload))
+        yield text[20:]
+
+    async with server(answer) as port:
+        (result,) = await results(program, Job(port=port, frames=[FRAME], expect='"status":200', seconds=0.1))
+    assert result.commands_in_all > 0
+    assert result.wrong == 0
+
+
 async def test_reply_on_another_socket_is_wrong(program):
     """Each of two sockets gets what answers the other's command."""
     waiting: list[tuple[ServerConnection, str]] = []

@@ -18,8 +18,10 @@
 #define REQUEST_BYTES_MAX 16384
 #define HEAD_OF_ANSWER_BYTES_MAX 4096
 #define RECEIVE_BYTES (256 * 1024)
+/* Two, and the mask's four, which are 0. */
+#define PONG_HEADER_BYTES 6
 
-enum { FIN = 0x80, MASKED = 0x80, SIZE = 0x7f, TEXT = 0x1, CONTROL = 0x8, OPCODE = 0xf, CLOSE = 0x8, PING = 0x9 };
+enum { FIN = 0x80, MASKED = 0x80, SIZE = 0x7f, TEXT = 0x1, CONTROL = 0x8, OPCODE = 0xf, CLOSE = 0x8, PING = 0x9, PONG = 0xa };
 
 double now(void)
 {
@@ -107,11 +109,18 @@ void write_all(struct connection *connection, const char *bytes, size_t size)
     }
 }
 
+static void pong(struct connection *connection)
+{
+    char frame[PONG_HEADER_BYTES + CONTROL_BYTES_MAX] = {(char)(FIN | PONG), (char)(MASKED | connection->control_size)};
+    memcpy(frame + PONG_HEADER_BYTES, connection->control, connection->control_size);
+    write_all(connection, frame, PONG_HEADER_BYTES + connection->control_size);
+}
+
 static void frame_ended(struct connection *connection)
 {
     unsigned first = connection->header[0];
     if ((first & OPCODE) == PING)
-        write_all(connection, "\x8a\x80\0\0\0\0", 6);
+        pong(connection);
     else if ((first & OPCODE) == CLOSE)
         hung_up(connection);
     else if (!(first & CONTROL) && (first & FIN))
@@ -130,7 +139,9 @@ static bool header_took(struct connection *connection, unsigned char byte)
     for (int i = 2; i < size; i++)
         connection->missing = connection->missing << 8 | header[i];
     connection->header_size = 0;
-    if (!(header[0] & CONTROL)) {
+    if (header[0] & CONTROL)
+        connection->control_size = 0;
+    else {
         if (header[0] & OPCODE) {
             connection->is_text = (header[0] & OPCODE) == TEXT;
             connection->head_size = connection->message_size = 0;
@@ -138,6 +149,14 @@ static bool header_took(struct connection *connection, unsigned char byte)
         connection->message_size += connection->missing;
     }
     return true;
+}
+
+/* Behind what was kept, as far as there is room. */
+static void keep(char *kept, size_t *kept_size, size_t room, const char *bytes, size_t size)
+{
+    size_t fits = size < room - *kept_size ? size : room - *kept_size;
+    memcpy(kept + *kept_size, bytes, fits);
+    *kept_size += fits;
 }
 
 static void received(struct connection *connection, const char *bytes, size_t size)
@@ -150,11 +169,10 @@ static void received(struct connection *connection, const char *bytes, size_t si
             continue;
         }
         size_t took = size < connection->missing ? size : connection->missing;
-        if (!(connection->header[0] & CONTROL)) {
-            size_t room = HEAD_BYTES - connection->head_size, kept = took < room ? took : room;
-            memcpy(connection->head + connection->head_size, bytes, kept);
-            connection->head_size += kept;
-        }
+        if (connection->header[0] & CONTROL)
+            keep(connection->control, &connection->control_size, CONTROL_BYTES_MAX, bytes, took);
+        else
+            keep(connection->head, &connection->head_size, HEAD_BYTES, bytes, took);
         bytes += took;
         size -= took;
         connection->missing -= took;

@@ -10,6 +10,7 @@
 /* What is kept of a message, to see its number and its status. */
 #define HEAD_BYTES 256
 #define HEADER_BYTES_MAX 10
+#define CONTROL_BYTES_MAX 125
 
 struct frame {
     char *bytes;
@@ -27,6 +28,8 @@ struct connection {
     size_t message_size;
     char head[HEAD_BYTES + 1]; /* of the message */
     size_t head_size;
+    char control[CONTROL_BYTES_MAX]; /* a ping's payload, which may come between the fragments of the message */
+    size_t control_size;
 };
 
 /* Both give the error, or NULL. The second waits for the answer to the first; what the socket receives then are frames. */
