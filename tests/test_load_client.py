@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 from websockets.asyncio.server import ServerConnection, serve
 
 from tests.bench.load_job import NUMBER, Job, Opened, Result, Shape
@@ -192,6 +193,25 @@ async def test_socket_that_is_closed_ends_the_job(program):
     assert (result.commands, result.first_wrong) == (0, "a socket was closed")
     assert result.wrong >= 2
     assert result.seconds < 30
+
+
+async def test_line_that_comes_too_late_to_end_a_job_is_no_job(program):
+    """An endless job whose socket was closed has ended when it is told to; the process takes the next one."""
+
+    async def answer(socket):
+        await socket.send(good(await socket.recv()))
+
+    async with server(answer) as port:
+        job = Job(port=port, frames=[FRAME], expect='"status":200')
+        process = await asyncio.create_subprocess_exec(program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(job.told())
+        await process.stdout.readline()
+        ended = msgspec.json.decode(await process.stdout.readline(), type=Result)
+        output, _ = await process.communicate(b"\n" + structs.replace(job, count=1).told())
+    assert (process.returncode, ended.first_wrong) == (0, "a socket was closed")
+    assert msgspec.json.decode(output.splitlines()[1], type=Result).commands == 1
 
 
 async def test_server_that_refuses_is_told(program):

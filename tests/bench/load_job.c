@@ -18,9 +18,13 @@ bool read_job(struct job *job)
 {
     char *line = NULL;
     size_t room = 0;
-    ssize_t size = getline(&line, &room, stdin);
-    if (size <= 0)
+    ssize_t size;
+    while ((size = getline(&line, &room, stdin)) == 1) /* ended a job that had ended by itself */
+        continue;
+    if (size <= 0) {
+        free(line);
         return false;
+    }
     int found = sscanf(line, "%d %ld %ld %ld %lf %lf %lf %ld %lf %255s %8191s %ld", &job->port, &job->sockets, &job->in_flight,
         &job->window, &job->rate, &job->seconds, &job->warm_seconds, &job->count, &job->pause_seconds, job->expect, job->token,
         &job->frame_count);

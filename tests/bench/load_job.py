@@ -25,7 +25,8 @@ ONE_BY_ONE = Shape()
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """Frames to send, over and over. It ends after `seconds`, after `count` replies, or with the next line of input.
+    """Frames to send, over and over. It ends after `seconds`, after `count` replies, or with the next line of input,
+    which is empty and does nothing to a job that has ended by then.
 
     A reply is text, on the socket of its command; `expect` stands in it right behind the extID.
     """
