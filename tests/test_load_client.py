@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,9 @@ from tests.bench.processes import load_client_program
 UNDER_WAY_MAX = 1 << 20
 """As load_client.c has it: commands whose numbers differ by this share a place in its table."""
 FRAME = f'{{"command":"X","extID":"{NUMBER}","data":{{"key":"{NUMBER}"}}}}'
+LONG_FRAME, SHORT = f'{{"command":"X","extID":"{NUMBER}","data":"{"x" * 5_000}"}}', 100
+"""A frame of which the kernel takes over a few for a server that does not read, and what of it is enough for a reply."""
+STALL_SECONDS = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +36,14 @@ async def server(handler):
     """Its port."""
     async with serve(handler, "127.0.0.1", 0) as serving:
         yield serving.sockets[0].getsockname()[1]
+
+
+def narrow_listener() -> socket.socket:
+    """Small segments, too, keep the kernel's buffers small; they would hold megabytes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
+    return listener
 
 
 async def results(program: Path, *jobs: Job) -> list[Result]:
@@ -74,6 +86,27 @@ async def test_each_command_has_a_number_of_its_own_and_is_counted_once(program,
     assert set(numbers.values()) <= {2, 4}  # the extID and the key of both runs
     assert len(sockets) == 6
     assert 0 < first.p50 <= first.p99 <= first.longest < first.seconds
+
+
+async def test_latency_at_a_rate_counts_from_the_time_a_frame_was_due(program):
+    """Of a server that stops to read most frames leave late; those due meanwhile waited for it from then on.
+
+    It stops for as long as 100 frames take, so that on any machine half of those that are answered waited for a third of it.
+    """
+
+    async def stall(connection):
+        first = await connection.recv()
+        await asyncio.sleep(STALL_SECONDS)
+        await connection.send(good(first[:SHORT]))
+        async for frame in connection:
+            await connection.send(good(frame[:SHORT]))
+
+    job = Job(port=0, frames=[LONG_FRAME], expect='"status":200', shape=Shape(rate=100 / STALL_SECONDS), count=100)
+    with narrow_listener() as listener:
+        async with serve(stall, sock=listener, max_queue=1):
+            (result,) = await results(program, structs.replace(job, port=listener.getsockname()[1]))
+    assert result.wrong == 0
+    assert result.p50 > STALL_SECONDS / 4
 
 
 async def test_large_reply_in_pieces_is_one_reply(program):
