@@ -31,7 +31,7 @@ PARTS: dict[str, Any] = {"read": read_part, "write": write_part}
 @click.option("--only", type=click.Choice(list(PARTS)), help="One part alone.")
 @click.option("--quick", is_flag=True, help="A smoke run: 100,000 events, one round of short steps.")
 def main(events: int, count: int, seconds: int, only: str | None, *, quick: bool) -> None:
-    """Measure the gateway beside pgbench, psql and a bare echo; exit with 1 when a figure is not reached."""
+    """Measure the gateway beside pgbench, psql and a bare echo; exit with 1 when a figure is not reached or a step failed."""
     if quick:
         events, count, seconds = min(events, 100_000), 1, 1
     for number in (signal.SIGALRM, signal.SIGTERM):
@@ -43,17 +43,17 @@ def main(events: int, count: int, seconds: int, only: str | None, *, quick: bool
     with _started(server) as dsn:
         asyncio.run(wal.keep_files(dsn))
         data = asyncio.run(dataset.prepare(dsn, events))
-        reached = [_measure(data, part, count, seconds) for part in ([only] if only else PARTS)]
-    sys.exit(0 if all(reached) else 1)
+        passed = [_measure(data, part, count, seconds) for part in ([only] if only else PARTS)]
+    sys.exit(0 if all(passed) else 1)
 
 
 def _measure(data: dataset.Dataset, name: str, count: int, seconds: int) -> bool:
-    """One part, from its first step to its table; whether every figure was reached."""
+    """One part, from its first step to its table; whether every figure was reached and no step failed."""
     started, part = time.monotonic(), PARTS[name]
     with part.staged(data, seconds) as stage:
         version = asyncio.run(dataset.value(data.dsn, "SHOW server_version"))[0]
         facts = machine.describe(stage.postgres, version, part.PLACES)
-        results = rounds.run(part.steps(stage), count, _tell)
+        results, failures = rounds.run(part.steps(stage), count, _tell)
         part.check_sides(results[0])
     findings = find(part.FIGURES, results)
     _tell("")
@@ -63,9 +63,11 @@ def _measure(data: dataset.Dataset, name: str, count: int, seconds: int) -> bool
     )
     click.echo(f"{'run':14}{count} rounds, {seconds} s a side, {time.monotonic() - started:.0f} s in all\n")
     click.echo(f"{report.sides(results)}\n\n{report.table(findings)}\n")
-    for path in report.keep(BENCH_DIR, facts, findings, results, name):
+    if failures:
+        click.echo(f"{report.failed(failures)}\n")
+    for path in report.keep(BENCH_DIR, facts, findings, results, failures, name):
         click.echo(path)
-    return all(finding.reached for finding in findings)
+    return report.passed(findings, failures)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class Figure(Struct, frozen=True):
 
 
 class Finding(Struct, frozen=True):
-    """A figure as it was measured; `by_round` shows the spread."""
+    """A figure as it was measured; `by_round` shows the spread, of those of the `rounds` in which no side of it failed."""
 
     name: str
     measured: float
@@ -38,6 +38,7 @@ class Finding(Struct, frozen=True):
     at_least: bool
     unit: str
     by_round: list[float]
+    rounds: int
 
     @property
     def reached(self) -> bool:
@@ -51,9 +52,22 @@ class Finding(Struct, frozen=True):
     def aimed(self) -> str:
         return "" if self.aim is None else f"{self.aim:g} {self.unit}"
 
+    @property
+    def rests_on(self) -> str:
+        """How many rounds, where a side failed in others."""
+        return "" if len(self.by_round) == self.rounds else f"{len(self.by_round)} of {self.rounds} rounds"
+
 
 class StepFailedError(Exception):
-    """A side that gave no answer, or a wrong one. The figures that need it are not reached; the others stand."""
+    """A side that gave no answer, or a wrong one. The figures that need it have a round less; the others stand."""
+
+
+class Failure(Struct, frozen=True):
+    """A step that failed in a round, which is counted from 1."""
+
+    round: int
+    step: str
+    reason: str
 
 
 def medians(rounds: Sequence[Round]) -> Round:
@@ -77,6 +91,7 @@ def find(figures: Sequence[Figure], rounds: Sequence[Round]) -> list[Finding]:
                 at_least=figure.at_least,
                 unit=figure.unit,
                 by_round=by_round,
+                rounds=len(rounds),
             )
         )
     return findings

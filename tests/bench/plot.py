@@ -48,6 +48,7 @@ def _row(finding: Finding, top: float) -> list[str]:
         f'<rect x="{_LEFT}" y="{top + 6}" width="{max(1, length):.1f}" height="20" rx="2" fill="{colour}"/>',
         *dots,
         _text(_LEFT + _WIDTH + 12, top + 21, label, colour=colour),
+        _text(_LEFT + _WIDTH + 12, top + 37, finding.rests_on, colour=_FAINT),
     ]
 
 

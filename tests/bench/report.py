@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tests.bench import plot
-from tests.bench.figures import Finding, Round, Sample, medians
+from tests.bench.figures import Failure, Finding, Round, Sample, medians
 
 _TIMES = {
     "p50": "p50",
@@ -24,7 +24,7 @@ _TIMES = {
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Figure, measured, target, reached, aim, and the lowest and highest round."""
+    """Figure, measured, target, reached, aim, and the lowest and highest round, with how many there are if some failed."""
     lines = [("figure", "measured", "target", "reached", "aim", "rounds")]
     lines += [
         (
@@ -33,7 +33,7 @@ def table(findings: Sequence[Finding]) -> str:
             finding.wanted,
             "yes" if finding.reached else "NO",
             finding.aimed,
-            f"{min(finding.by_round):.2f} - {max(finding.by_round):.2f}" if finding.by_round else "failed",
+            _spread(finding),
         )
         for finding in findings
     ]
@@ -45,7 +45,26 @@ def sides(rounds: Sequence[Round]) -> str:
     return _aligned([("side", "median"), *((name, _described(sample)) for name, sample in medians(rounds).items())])
 
 
-def keep(folder: Path, machine: dict[str, str], findings: Sequence[Finding], rounds: Sequence[Round], part: str) -> list[Path]:
+def failed(failures: Sequence[Failure]) -> str:
+    """The steps that failed, each on a line: in which round, and why."""
+    return _aligned(
+        [("failed", "round", "reason"), *((one.step, str(one.round), " ".join(one.reason.split())) for one in failures)]
+    )
+
+
+def passed(findings: Sequence[Finding], failures: Sequence[Failure]) -> bool:
+    """Whether every figure is reached and rests on all rounds, and no other step failed either."""
+    return all(finding.reached for finding in findings) and not failures
+
+
+def keep(
+    folder: Path,
+    machine: dict[str, str],
+    findings: Sequence[Finding],
+    rounds: Sequence[Round],
+    failures: Sequence[Failure],
+    part: str,
+) -> list[Path]:
     """Writes the JSON and the plot; returns where."""
     name = time.strftime(f"{part}-%Y%m%dT%H%M%S")
     content: dict[str, Any] = {
@@ -53,11 +72,17 @@ def keep(folder: Path, machine: dict[str, str], findings: Sequence[Finding], rou
         "figures": [{**msgspec.structs.asdict(f), "reached": f.reached} for f in findings],
         "medians": medians(rounds),
         "rounds": rounds,
+        "failures": failures,
     }
     data, picture = folder / f"{name}.json", folder / f"{name}.svg"
     data.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1))
     picture.write_text(plot.bars(findings, f"{part} part: {machine['cpu']}"))
     return [data, picture]
+
+
+def _spread(finding: Finding) -> str:
+    by_round = finding.by_round
+    return ", ".join(filter(None, (f"{min(by_round):.2f} - {max(by_round):.2f}" if by_round else "", finding.rests_on)))
 
 
 def _described(sample: Sample) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.bench.figures import Round, Sample, StepFailedError
+from tests.bench.figures import Failure, Round, Sample, StepFailedError
 from tests.bench.stage import Step
 
 
-def run(steps: Mapping[str, Step], count: int, tell: Callable[[str], None]) -> list[Round]:
-    """Every step once a round; each round begins with another step. A step that fails is left out of its round."""
+def run(steps: Mapping[str, Step], count: int, tell: Callable[[str], None]) -> tuple[list[Round], list[Failure]]:
+    """Every step once a round; each round begins with another step. A step that fails is left out of its round, and told."""
     rounds: list[Round] = []
+    failures: list[Failure] = []
     names = list(steps)
     for number in range(count):
         first = number * len(names) // count
@@ -21,5 +22,6 @@ def run(steps: Mapping[str, Step], count: int, tell: Callable[[str], None]) -> l
                 measured[name] = steps[name]()
             except StepFailedError as error:
                 tell(f"{name} failed: {error}\n")
+                failures.append(Failure(number + 1, name, str(error)))
         rounds.append({name: measured[name] for name in names if name in measured})
-    return rounds
+    return rounds, failures

@@ -1,0 +1,109 @@
+"""The benchmark's rounds and figures, by steps that measure nothing: what is made of them, and of those that fail."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from tests.bench import __main__ as bench
+from tests.bench import report, rounds
+from tests.bench.dataset import Dataset
+from tests.bench.figures import Failure, Figure, Finding, Round, Sample, StepFailedError, find
+from tests.bench.stage import Step
+
+RATIO = Figure("gateway / echo", lambda r: r["gateway"]["p50"] / r["echo"]["p50"], target=2)
+MACHINE = {"cpu": "none"}
+SILENT = StepFailedError("silent")
+
+
+def step(*values: float | StepFailedError, key: str = "p50") -> Step:
+    """One that measures these, one in each round, or fails."""
+    left = iter(values)
+
+    def measure() -> Sample:
+        value = next(left)
+        if isinstance(value, StepFailedError):
+            raise value
+        return {key: value}
+
+    return measure
+
+
+def run(count: int, **steps: Step) -> tuple[list[Round], list[Failure]]:
+    return rounds.run(steps, count, lambda line: None)
+
+
+def one_failed() -> tuple[list[Finding], list[Round], list[Failure]]:
+    """What five rounds find whose gateway fails in the second."""
+    fault = StepFailedError("12 adds were acknowledged\nand 11 are there")
+    results, failures = run(5, gateway=step(3, fault, 3, 3, 3), echo=step(2, 2, 2, 2, 2))
+    return find([RATIO], results), results, failures
+
+
+@pytest.fixture
+def passes(monkeypatch, tmp_path):
+    """Whether a part of these steps passes, without a machine and a database."""
+
+    async def version(*_: object) -> list[str]:
+        return ["18.4"]
+
+    def measured(count: int, **steps: Step) -> bool:
+        part = SimpleNamespace(FIGURES=[RATIO], PLACES="", check_sides=lambda _: None)
+        part.staged = lambda *_: nullcontext(SimpleNamespace(postgres=None))
+        part.steps = lambda _: steps
+        monkeypatch.setitem(bench.PARTS, "fake", part)
+        return bench._measure(Dataset(0, "", ""), "fake", count, 1)
+
+    monkeypatch.setattr(bench, "BENCH_DIR", tmp_path)
+    monkeypatch.setattr("tests.bench.dataset.value", version)
+    monkeypatch.setattr("tests.bench.machine.describe", lambda *_: MACHINE)
+    return measured
+
+
+def test_step_that_fails_is_left_out_of_its_round_and_told() -> None:
+    """The round keeps its other steps, and so do the other rounds."""
+    findings, results, failures = one_failed()
+    assert [Failure(2, "gateway", "12 adds were acknowledged\nand 11 are there")] == failures
+    assert [["gateway", "echo"], ["echo"], *[["gateway", "echo"]] * 3] == [list(round_) for round_ in results]
+    assert [1.5] * 4 == findings[0].by_round
+
+
+def test_figure_that_lost_a_round_says_so() -> None:
+    """Beside its spread; the figure itself stands."""
+    findings, _, _ = one_failed()
+    line = "gateway / echo  1.50 x    <= 2 x  yes           1.50 - 1.50, 4 of 5 rounds"
+    assert line == report.table(findings).splitlines()[1]
+
+
+def test_figure_whose_side_failed_in_every_round_is_not_reached() -> None:
+    """No number, and no round."""
+    results, failures = run(2, gateway=step(1, 1), echo=step(SILENT, SILENT))
+    line = "gateway / echo  nan x     <= 2 x  NO            0 of 2 rounds"
+    assert line == report.table(find([RATIO], results)).splitlines()[1]
+    assert [1, 2] == [failure.round for failure in failures]
+
+
+def test_failure_is_kept(tmp_path) -> None:
+    """In the JSON with its round, step and reason; the plot says how many rounds are left."""
+    data, picture = report.keep(tmp_path, MACHINE, *one_failed(), "write")
+    kept = msgspec.json.decode(data.read_bytes())
+    assert [{"round": 2, "step": "gateway", "reason": "12 adds were acknowledged\nand 11 are there"}] == kept["failures"]
+    assert (5, [1.5] * 4) == (kept["figures"][0]["rounds"], kept["figures"][0]["by_round"])
+    assert ">4 of 5 rounds<" in picture.read_text()
+
+
+def test_part_with_a_failure_does_not_pass(passes, capsys) -> None:
+    """Although its figures are reached; the failure stands behind the table, on one line."""
+    assert not passes(2, gateway=step(StepFailedError("acknowledged 12\nfound 11"), 3), echo=step(2, 2))
+    told = "yes           1.50 - 1.50, 1 of 2 rounds\n\nfailed   round  reason\ngateway  1      acknowledged 12 found 11\n"
+    assert told in capsys.readouterr().out
+
+
+def test_part_passes_when_its_figures_are_reached(passes, capsys) -> None:
+    """It says nothing of failures then; with a figure that is not reached it does not pass."""
+    assert passes(1, gateway=step(3), echo=step(2))
+    assert "failed" not in capsys.readouterr().out
+    assert not passes(1, gateway=step(5), echo=step(2))
