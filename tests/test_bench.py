@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import report, rounds
+from tests.bench import read_part, report, rounds, write_part
 from tests.bench.dataset import Dataset
 from tests.bench.figures import Failure, Figure, Finding, Round, Sample, StepFailedError, find
 from tests.bench.stage import Step
@@ -33,7 +33,7 @@ def step(*values: float | StepFailedError, key: str = "p50") -> Step:
 
 
 def run(count: int, **steps: Step) -> tuple[list[Round], list[Failure]]:
-    return rounds.run(steps, count, lambda line: None)
+    return rounds.run(steps, count, lambda _: None, lambda _: None)
 
 
 def one_failed() -> tuple[list[Finding], list[Round], list[Failure]]:
@@ -84,6 +84,23 @@ def test_figure_whose_side_failed_in_every_round_is_not_reached() -> None:
     line = "gateway / echo  nan x     <= 2 x  NO            0 of 2 rounds"
     assert line == report.table(find([RATIO], results)).splitlines()[1]
     assert [1, 2] == [failure.round for failure in failures]
+
+
+@pytest.mark.parametrize(
+    ("part", "names", "key", "differ"),
+    [
+        (write_part, ("pgbench: 1 client", "64 x 4: gateway"), "row_bytes", (1021, 1000)),
+        (read_part, ("month: gateway", "month: small"), "bytes", (1001, 1000)),
+    ],
+    ids=["write", "read"],
+)
+def test_sides_that_differ_in_any_round_end_the_run(part, names, key, differ) -> None:
+    """Stored events of another size, a month of another; not the round with a side alone."""
+    one, other = names
+    steps = {one: step(1000, 1000, differ[0], key=key), other: step(1000, SILENT, differ[1], key=key)}
+    with pytest.raises(RuntimeError, match=r"differ in size|has 1001 bytes"):
+        rounds.run(steps, 3, part.check_sides, lambda _: None)
+    rounds.run({name: step(1000, 1000, key=key) for name in names}, 2, part.check_sides, lambda _: None)
 
 
 def test_failure_is_kept(tmp_path) -> None:

@@ -53,8 +53,7 @@ def _measure(data: dataset.Dataset, name: str, count: int, seconds: int) -> bool
     with part.staged(data, seconds) as stage:
         version = asyncio.run(dataset.value(data.dsn, "SHOW server_version"))[0]
         facts = machine.describe(stage.postgres, version, part.PLACES)
-        results, failures = rounds.run(part.steps(stage), count, _tell)
-        part.check_sides(results[0])
+        results, failures = rounds.run(part.steps(stage), count, part.check_sides, _tell)
     findings = find(part.FIGURES, results)
     _tell("")
     click.echo("\n".join(f"{fact:14}{text}" for fact, text in facts.items()))

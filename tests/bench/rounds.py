@@ -8,8 +8,13 @@ from tests.bench.figures import Failure, Round, Sample, StepFailedError
 from tests.bench.stage import Step
 
 
-def run(steps: Mapping[str, Step], count: int, tell: Callable[[str], None]) -> tuple[list[Round], list[Failure]]:
-    """Every step once a round; each round begins with another step. A step that fails is left out of its round, and told."""
+def run(
+    steps: Mapping[str, Step], count: int, check_sides: Callable[[Round], None], tell: Callable[[str], None]
+) -> tuple[list[Round], list[Failure]]:
+    """Every step once a round; each round begins with another step. A step that fails is left out of its round, and told.
+
+    Raises what `check_sides` raises of a round: that its sides did not do the same work.
+    """
     rounds: list[Round] = []
     failures: list[Failure] = []
     names = list(steps)
@@ -24,4 +29,5 @@ def run(steps: Mapping[str, Step], count: int, tell: Callable[[str], None]) -> t
                 tell(f"{name} failed: {error}\n")
                 failures.append(Failure(number + 1, name, str(error)))
         rounds.append({name: measured[name] for name in names if name in measured})
+        check_sides(rounds[-1])
     return rounds, failures
