@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from tests.bench import __main__ as bench
 from tests.bench import read_part, report, rounds, write_part
@@ -61,6 +62,20 @@ def passes(monkeypatch, tmp_path):
     monkeypatch.setattr("tests.bench.dataset.value", version)
     monkeypatch.setattr("tests.bench.machine.describe", lambda *_: MACHINE)
     return measured
+
+
+def test_figure_is_the_median_of_its_rounds() -> None:
+    """Not the ratio of the sides' medians, here 20 / 20, which may be of different rounds."""
+    results, _ = run(3, gateway=step(2, 30, 20), echo=step(1, 20, 20))
+    (finding,) = find([RATIO], results)
+    assert (1.5, [2, 1.5, 1]) == (finding.measured, finding.by_round)
+
+
+def test_worst_round_counts_where_one_is_too_many() -> None:
+    """The highest of what must stay low, the lowest of what must be high."""
+    results, _ = run(3, gateway=step(1, 5, 3), echo=step(1, 1, 1))
+    worst = [structs.replace(RATIO, worst=True), structs.replace(RATIO, worst=True, at_least=True)]
+    assert [5, 1] == [finding.measured for finding in find(worst, results)]
 
 
 def test_step_that_fails_is_left_out_of_its_round_and_told() -> None:

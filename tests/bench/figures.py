@@ -1,4 +1,4 @@
-"""Figures: what the issue asks for, computed from the medians of all rounds, and once for each round to show the spread."""
+"""Figures: what the issue asks for, computed once for each round, of which the median counts and all show the spread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Round = Mapping[str, Sample]
 class Figure(Struct, frozen=True):
     """A figure with its target, and what is aimed at beyond it.
 
-    `worst` takes the worst round instead of the medians, where one bad time is one too many.
+    `worst` takes the worst round instead of the median, where one bad time is one too many.
     """
 
     name: str
@@ -29,7 +29,10 @@ class Figure(Struct, frozen=True):
 
 
 class Finding(Struct, frozen=True):
-    """A figure as it was measured; `by_round` shows the spread, of those of the `rounds` in which no side of it failed."""
+    """A figure as it was measured: the median of `by_round`, which are those of the `rounds` in which no side of it failed.
+
+    The two sides' own medians may be of different rounds, and so of a machine that was disturbed and one that was not.
+    """
 
     name: str
     measured: float
@@ -76,25 +79,23 @@ def medians(rounds: Sequence[Round]) -> Round:
 
 
 def find(figures: Sequence[Figure], rounds: Sequence[Round]) -> list[Finding]:
-    """Every figure, from all rounds; not a number where a side failed in all of them."""
-    middle = medians(rounds)
-    findings = []
-    for figure in figures:
-        by_round = [value for round_ in rounds if (value := _value_of(figure, round_)) is not None]
-        measured = (min if figure.at_least else max)(by_round, default=None) if figure.worst else _value_of(figure, middle)
-        findings.append(
-            Finding(
-                name=figure.name,
-                measured=nan if measured is None else measured,
-                target=figure.target,
-                aim=figure.aim,
-                at_least=figure.at_least,
-                unit=figure.unit,
-                by_round=by_round,
-                rounds=len(rounds),
-            )
-        )
-    return findings
+    """Every figure, from the rounds in which no side of it failed; not a number where there is none."""
+    return [_found(figure, rounds) for figure in figures]
+
+
+def _found(figure: Figure, rounds: Sequence[Round]) -> Finding:
+    by_round = [value for round_ in rounds if (value := _value_of(figure, round_)) is not None]
+    counted = median if not figure.worst else min if figure.at_least else max
+    return Finding(
+        name=figure.name,
+        measured=counted(by_round) if by_round else nan,
+        target=figure.target,
+        aim=figure.aim,
+        at_least=figure.at_least,
+        unit=figure.unit,
+        by_round=by_round,
+        rounds=len(rounds),
+    )
 
 
 def _median_of(samples: Sequence[Sample]) -> Sample:

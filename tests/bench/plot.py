@@ -24,7 +24,7 @@ def bars(findings: Sequence[Finding], title: str) -> str:
         ' font-family="system-ui, sans-serif" font-size="13">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         _text(20, 28, title, size=16),
-        _text(20, 48, "Each bar is measured / target; dots are single rounds.", colour=_FAINT),
+        _text(20, 48, "Each bar is measured / target, the median of the rounds; dots are single rounds.", colour=_FAINT),
     ]
     for number, finding in enumerate(findings):
         parts += _row(finding, _TOP + _ROW * number)

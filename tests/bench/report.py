@@ -41,7 +41,7 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def sides(rounds: Sequence[Round]) -> str:
-    """The medians that the figures come from."""
+    """What stands behind the figures: the median of each side, which no figure is made of."""
     return _aligned([("side", "median"), *((name, _described(sample)) for name, sample in medians(rounds).items())])
 
 
