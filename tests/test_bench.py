@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -16,6 +18,7 @@ from tests.bench.figures import Failure, Figure, Finding, Round, Sample, StepFai
 from tests.bench.stage import Step
 
 RATIO = Figure("gateway / echo", lambda r: r["gateway"]["p50"] / r["echo"]["p50"], target=2)
+NEAR_STEPS = 7
 MACHINE = {"cpu": "none"}
 SILENT = StepFailedError("silent")
 
@@ -44,6 +47,13 @@ def one_failed() -> tuple[list[Finding], list[Round], list[Failure]]:
     return find([RATIO], results), results, failures
 
 
+def sides_of(figure: Figure) -> list[str]:
+    """The steps that it is computed from."""
+    asked: dict[str, Sample] = defaultdict(lambda: defaultdict(lambda: 1.0))
+    figure.of(asked)
+    return list(asked)
+
+
 @pytest.fixture
 def passes(monkeypatch, tmp_path):
     """Whether a part of these steps passes, without a machine and a database."""
@@ -62,6 +72,23 @@ def passes(monkeypatch, tmp_path):
     monkeypatch.setattr("tests.bench.dataset.value", version)
     monkeypatch.setattr("tests.bench.machine.describe", lambda *_: MACHINE)
     return measured
+
+
+def test_every_second_round_goes_the_other_way_about() -> None:
+    """Neighbours stay neighbours; what a round measured is listed in the order of the first."""
+    told: list[str] = []
+    steps = {name: step(1, 1, 1) for name in "abc"}
+    results, _ = rounds.run(steps, 3, lambda _: None, told.append)
+    assert ["a", "b", "c", "c", "b", "a", "a", "b", "c"] == [line[-1] for line in told]
+    assert [["a", "b", "c"]] * 3 == [list(round_) for round_ in results]
+
+
+@pytest.mark.parametrize("figure", write_part.FIGURES, ids=lambda figure: figure.name)
+def test_sides_of_a_figure_are_steps_that_stand_near_each_other(figure) -> None:
+    """The widest is that of pgbench, at all its numbers of clients."""
+    names = list(write_part.steps(Mock()))
+    places = [names.index(name) for name in sides_of(figure)]
+    assert max(places) - min(places) <= NEAR_STEPS
 
 
 def test_figure_is_the_median_of_its_rounds() -> None:

@@ -1,4 +1,4 @@
-"""Runs the steps in rounds, so that whatever disturbs the machine disturbs every side."""
+"""Runs the steps in rounds, there and back, so that whatever disturbs the machine disturbs every side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tests.bench.stage import Step
 def run(
     steps: Mapping[str, Step], count: int, check_sides: Callable[[Round], None], tell: Callable[[str], None]
 ) -> tuple[list[Round], list[Failure]]:
-    """Every step once a round; each round begins with another step. A step that fails is left out of its round, and told.
+    """Every step once a round, in every second round the other way about: steps that stand beside each other do so in each,
+    and neither is always the first. A step that fails is left out of its round, and told.
 
     Raises what `check_sides` raises of a round: that its sides did not do the same work.
     """
@@ -19,9 +20,8 @@ def run(
     failures: list[Failure] = []
     names = list(steps)
     for number in range(count):
-        first = number * len(names) // count
         measured: dict[str, Sample] = {}
-        for done, name in enumerate((*names[first:], *names[:first]), start=1):
+        for done, name in enumerate(names[:: -1 if number % 2 else 1], start=1):
             tell(f"round {number + 1} of {count}, {done} of {len(names)}: {name}")
             try:
                 measured[name] = steps[name]()

@@ -96,20 +96,20 @@ FIGURES = [
 
 
 def steps(stage: WriteStage) -> dict[str, Step]:
-    """Each side of each figure by its name."""
+    """Each side of each figure by its name, those that a figure compares as near each other as may be."""
     return {
-        **{_pgbench(clients): partial(stage.add_by_pgbench, clients) for clients in CLIENTS},
-        "pgbench: 8 clients, pipelined": partial(stage.add_by_pgbench, 8, pipelined=True),
-        "64 x 4: gateway": partial(stage.add, BUSY),
-        "64 x 4: keyed": partial(stage.add, BUSY, keyed=True),
-        "64 x 4: sharing 1": partial(stage.add, BUSY, stage.unshared_gateway),
-        "64 x 4: large table": partial(stage.add, BUSY, stage.large_gateway),
-        "64 x 4: echo": partial(stage.ask, stage.echo, stage.frames, shape=BUSY),
-        "lone: echo": partial(stage.ask, stage.echo, stage.frames, shape=LONE),
-        "lone: gateway": partial(stage.add, LONE),
         "half rate: gateway": partial(_at_half_rate, stage),
+        "lone: gateway": partial(stage.add, LONE),
+        "lone: echo": partial(stage.ask, stage.echo, stage.frames, shape=LONE),
+        **{_pgbench(clients): partial(stage.add_by_pgbench, clients) for clients in CLIENTS},
+        "64 x 4: echo": partial(stage.ask, stage.echo, stage.frames, shape=BUSY),
+        "64 x 4: gateway": partial(stage.add, BUSY),
+        "64 x 4: sharing 1": partial(stage.add, BUSY, stage.unshared_gateway),
+        "64 x 4: keyed": partial(stage.add, BUSY, keyed=True),
+        "64 x 4: large table": partial(stage.add, BUSY, stage.large_gateway),
         "5,000 sockets: gateway": partial(_over_many_sockets, stage),
         "10,000 idle: gateway": partial(_idle, stage),
+        "pgbench: 8 clients, pipelined": partial(stage.add_by_pgbench, 8, pipelined=True),
     }
 
 
