@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -10,15 +11,21 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 from msgspec import structs
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import Server, ServerConnection
 
+from gateway.watched_socket import WatchedSocket
 from tests.bench import __main__ as bench
 from tests.bench import read_part, report, rounds, write_part
 from tests.bench.dataset import Dataset
+from tests.bench.echo_server import echo
 from tests.bench.figures import Failure, Figure, Finding, Round, Sample, StepFailedError, find
 from tests.bench.stage import Step
+from tests.client import WAIT_SECONDS
 
 RATIO = Figure("gateway / echo", lambda r: r["gateway"]["p50"] / r["echo"]["p50"], target=2)
 NEAR_STEPS = 7
+SHOWN_ONLY = "64 x 4: echo on the gateway's socket"
 MACHINE = {"cpu": "none"}
 SILENT = StepFailedError("silent")
 
@@ -45,6 +52,10 @@ def one_failed() -> tuple[list[Finding], list[Round], list[Failure]]:
     fault = StepFailedError("12 adds were acknowledged\nand 11 are there")
     results, failures = run(5, gateway=step(3, fault, 3, 3, 3), echo=step(2, 2, 2, 2, 2))
     return find([RATIO], results), results, failures
+
+
+def url_of(server: Server) -> str:
+    return f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 def sides_of(figure: Figure) -> list[str]:
@@ -166,3 +177,20 @@ def test_part_passes_when_its_figures_are_reached(passes, capsys) -> None:
     assert passes(1, gateway=step(3), echo=step(2))
     assert "failed" not in capsys.readouterr().out
     assert not passes(1, gateway=step(5), echo=step(2))
+
+
+@pytest.mark.parametrize(("sockets", "kind"), [("library", ServerConnection), ("gateway", WatchedSocket)])
+async def test_echo_is_on_the_sockets_that_it_is_told(sockets, kind) -> None:
+    """Each frame comes back as text, those sent together, too."""
+    frames = ["x", "é" * 60_000, "", "z"]
+    async with asyncio.timeout(WAIT_SECONDS), echo(sockets) as server, connect(url_of(server), proxy=None) as client:
+        assert [kind] == [type(connection) for connection in server.connections]
+        for frame in frames:
+            await client.send(frame)
+        assert frames == [await client.recv() for _ in frames]
+
+
+def test_no_figure_rests_on_the_echo_on_the_gateways_socket() -> None:
+    """It is shown in both parts."""
+    assert not [figure.name for figure in (*read_part.FIGURES, *write_part.FIGURES) if SHOWN_ONLY in sides_of(figure)]
+    assert SHOWN_ONLY in write_part.steps(Mock())

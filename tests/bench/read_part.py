@@ -69,6 +69,7 @@ def steps(stage: ReadStage) -> dict[str, Step]:
         "event: pgbench": partial(pgbench, event, before=pick),
         "lone: echo": partial(stage.ask, stage.echo, frames),
         "event: gateway": partial(gateway, frames),
+        "64 x 4: echo on the gateway's socket": partial(stage.ask, stage.echo_on_gateway_socket, frames, shape=BUSY),
         "64 x 4: echo": partial(stage.ask, stage.echo, frames, shape=BUSY),
         "64 x 4: gateway": partial(gateway, frames, shape=BUSY),
         "8 clients: pgbench": partial(pgbench, event, before=pick, clients=8),

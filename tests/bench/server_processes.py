@@ -87,9 +87,9 @@ def gateway(dsn: str, core: set[int], name: str, **settings: object) -> Iterator
 
 
 @contextmanager
-def echo(core: set[int]) -> Iterator[Served]:
-    """The bare echo."""
-    with running(python("tests.bench.echo_server"), core) as process:
+def echo(core: set[int], sockets: str) -> Iterator[Served]:
+    """The bare echo, on the sockets of the library or of the gateway."""
+    with running([*python("tests.bench.echo_server"), sockets], core) as process:
         yield Served(process.pid, _port(process))
 
 

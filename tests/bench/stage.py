@@ -26,6 +26,7 @@ class Stage(Struct, frozen=True):
     dataset: Dataset
     postgres: Postgres
     echo: Served
+    echo_on_gateway_socket: Served
     client: LoadClient
     prober: LoadClient
     step_seconds: int
@@ -57,11 +58,12 @@ def shared_sides(data: Dataset, seconds: int) -> Iterator[Stage]:
     """A stage without a gateway."""
     server_core, other_core = cores()
     with (
-        server_processes.echo(server_core) as echo,
+        server_processes.echo(server_core, "library") as echo,
+        server_processes.echo(server_core, "gateway") as echo_on_gateway_socket,
         server_processes.load_client(server_core | other_core) as client,
         server_processes.load_client(other_core) as prober,
     ):
-        yield Stage(data, Postgres(server_core), echo, client, prober, seconds)
+        yield Stage(data, Postgres(server_core), echo, echo_on_gateway_socket, client, prober, seconds)
 
 
 def sample_of(result: Result, server_cpu_seconds: float) -> Sample:

@@ -102,6 +102,7 @@ def steps(stage: WriteStage) -> dict[str, Step]:
         "lone: gateway": partial(stage.add, LONE),
         "lone: echo": partial(stage.ask, stage.echo, stage.frames, shape=LONE),
         **{_pgbench(clients): partial(stage.add_by_pgbench, clients) for clients in CLIENTS},
+        "64 x 4: echo on the gateway's socket": partial(stage.ask, stage.echo_on_gateway_socket, stage.frames, shape=BUSY),
         "64 x 4: echo": partial(stage.ask, stage.echo, stage.frames, shape=BUSY),
         "64 x 4: gateway": partial(stage.add, BUSY),
         "64 x 4: sharing 1": partial(stage.add, BUSY, stage.unshared_gateway),
