@@ -98,6 +98,8 @@ FIGURES = [
 def steps(stage: WriteStage) -> dict[str, Step]:
     """Each side of each figure by its name, those that a figure compares as near each other as may be."""
     return {
+        "10,000 idle: gateway": partial(_idle, stage),
+        "pgbench: 8 clients, pipelined": partial(stage.add_by_pgbench, 8, pipelined=True),
         "half rate: gateway": partial(_at_half_rate, stage),
         "lone: gateway": partial(stage.add, LONE),
         "lone: echo": partial(stage.ask, stage.echo, stage.frames, shape=LONE),
@@ -109,8 +111,6 @@ def steps(stage: WriteStage) -> dict[str, Step]:
         "64 x 4: keyed": partial(stage.add, BUSY, keyed=True),
         "64 x 4: large table": partial(stage.add, BUSY, stage.large_gateway),
         "5,000 sockets: gateway": partial(_over_many_sockets, stage),
-        "10,000 idle: gateway": partial(_idle, stage),
-        "pgbench: 8 clients, pipelined": partial(stage.add_by_pgbench, 8, pipelined=True),
     }
 
 
