@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import asyncpg
 import pytest
 
 from gateway.calendar_store.statements import GET_EVENTS
@@ -69,6 +70,28 @@ async def test_get_sees_nothing_of_what_was_sent_behind_it(gateway, connect, mon
     replies = {reply["extID"]: reply for reply in [await client.receive() for _ in range(2)]}
     assert {"get": 200, "change": 200} == {ext_id: reply["status"] for ext_id, reply in replies.items()}
     assert event == replies["get"]["data"]["event"]
+
+
+async def test_change_that_waits_for_its_key_keeps_its_place(start, connect, db, dsn):
+    """Sent again while the first try is under way, which fails in the end: what was sent behind both takes effect last."""
+    gateway = await start(db_lock_seconds=0.5)
+    client = await connect(gateway)
+    event = await client.add()
+    locker = await asyncpg.connect(dsn)
+    async with locker.transaction():
+        await locker.execute("SELECT FROM calendar_event WHERE id = $1 FOR UPDATE", event["id"])
+        for ext_id, title in (("first", "a"), ("again", "a"), ("behind", "b")):
+            key = {} if ext_id == "behind" else {"idempotencyKey": "k"}
+            data = {"id": event["id"], "title": title}
+            await client.socket.send(json.dumps({"command": "MngUpdateCalendarEvent", "extID": ext_id, "data": data, **key}))
+        first = await client.receive()
+        assert ("first", 504, "not_executed") == (first["extID"], first["status"], first["outcome"])
+    await locker.close()
+    replies = {reply["extID"]: reply for reply in [await client.receive() for _ in range(2)]}
+    assert {"again": (200, 2), "behind": (200, 3)} == {
+        ext_id: (reply["status"], reply["data"]["event"]["version"]) for ext_id, reply in replies.items()
+    }
+    assert "b" == await db.fetchval("SELECT title FROM calendar_event")
 
 
 @pytest.mark.parametrize("reads", [0, 20], ids=["session to look up", "manager waits its turn"])

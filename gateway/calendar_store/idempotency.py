@@ -104,6 +104,11 @@ class Idempotency:
             turn.result = _Kept(key.digest, reply)
             return reply, False
 
+    def require_idle(self, key: WriteKey) -> None:
+        """Raises CommandError TIMEOUT, outcome unknown, while a write with this key is under way in this process."""
+        if (key.manager_id, key.key) in self._turns:
+            raise _first_is_running()
+
     async def taken(self, key: WriteKey) -> bool:
         """Whether a write with this key is committed."""
         return await self._find(key) is not None
