@@ -9,7 +9,7 @@ from html import escape
 from gateway import __version__
 from gateway.harness.chart import Line, chart, elapsed, linear, logarithmic, nines
 from gateway.harness.figures import Latency, Summary, Tick
-from gateway.harness.show import client_cpu, counted, milliseconds
+from gateway.harness.show import client_cpu, counted, duration, milliseconds
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b2330; --soft: #667085; --rule: #e4e7ec;
@@ -72,7 +72,7 @@ def _tiles(summary: Summary) -> str:
     bad = summary.wrong + summary.missing
     tiles = (
         ("", f"{summary.per_second:,.0f}", "replies per second"),
-        ("", f"{summary.answered:,}", f"replies in {summary.seconds:,.1f} s"),
+        ("", f"{summary.answered:,}", f"replies in {duration(summary.seconds)}"),
         ("", milliseconds(summary.latency.p50).strip(), "half are faster (p50)"),
         ("", milliseconds(summary.latency.p99).strip(), "99 of 100 are faster (p99)"),
         ("bad" if bad else "good", f"{bad:,}" if bad else "none", "wrong or missing"),
