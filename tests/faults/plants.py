@@ -70,7 +70,8 @@ PLANTS: dict[str, Plant] = {
     ),
     "rollback forgotten": Plant(
         "gateway.calendar_store.batches",
-        "        rows = await self._fetch(statements.ADD_EVENTS, statements.ADD_KEYED_EVENTS, given, (), batch, _event_reply)\n",
+        "        rows = await self._fetch("
+        "statements.ADD_EVENTS, statements.ADD_KEYED_EVENTS, given, (), batch, _event_reply)\n",
         "        rows = await self._db.fetch(statements.ADD_EVENTS, given[0], '[]')\n"
         "        second = statements.ADD_EVENTS.sql.partition('invited AS (')[2].partition(')\\n    SELECT id FROM added')[0]\n"
         "        second = second.replace('JOIN added', 'JOIN calendar_event AS added').replace('$2::json', '$1::json')\n"
