@@ -5,6 +5,7 @@ A handler raises `CommandError`; dispatch alone turns it into a reply. `StartupE
 
 from __future__ import annotations
 
+import random
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -100,6 +101,15 @@ class CommandError(Exception):
         self.retry_after_ms = retry_after_ms
         self.data = data
         self.confirmed = False
+
+    def for_another(self) -> CommandError:
+        """The same for another command that waited for the same; told to come back, it comes at a time of its own."""
+        wait = self.retry_after_ms and random.randint(self.retry_after_ms // 2, self.retry_after_ms * 3 // 2)  # noqa: S311
+        error = CommandError(
+            self.code, self.message, field=self.field, outcome=self.outcome, retry_after_ms=wait, data=self.data
+        )
+        error.confirmed, error.__cause__ = self.confirmed, self.__cause__
+        return error
 
 
 class CloseCode(IntEnum):

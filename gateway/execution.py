@@ -6,14 +6,14 @@ and counts it.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
 
 from gateway import faults, wire
 from gateway.access import Access
-from gateway.calendar_store.idempotency import WriteKey, write_key
+from gateway.calendar_store.idempotency import write_key
 from gateway.commands.table import Command
 from gateway.context import Context, Services
 from gateway.errors import ERRORS, CommandError, ErrorCode
@@ -137,22 +137,11 @@ class Execution:
         async def handle() -> bytes:
             return wire.encode(await command.handler(msgspec.structs.replace(context, key=key), request))
 
-        async with AsyncExitStack() as turns:
-            event_id = getattr(request, "id", None)
-            if event_id is not None:  # before the key's turn: one that waits for its key keeps its place among the changes
-                await self._enter(turns, event_id, key)
-            data, before = await self._services.idempotency.once(key, handle)
+        data, before = await self._services.idempotency.once(key, handle)
         if not before:
             return data
         await self._services.sessions.confirm(access)
         return wire.replayed(data)
-
-    async def _enter(self, turns: AsyncExitStack, event_id: int, key: WriteKey) -> None:
-        try:
-            await turns.enter_async_context(self._services.calendar.turn_of(event_id))
-        except CommandError:
-            self._services.idempotency.require_idle(key)
-            raise
 
 
 def _decoded(command: Command, frame: Frame) -> object:

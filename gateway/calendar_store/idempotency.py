@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -74,23 +75,35 @@ class _Kept(NamedTuple):
     reply: bytes
 
 
+class _Failed(NamedTuple):
+    """Why the first write with a key did nothing, or may have."""
+
+    digest: bytes
+    error: CommandError
+    at: float
+
+
 class Idempotency:
     """Runs each keyed write once, whichever process it is sent to, and gives its reply again."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
         self._keep_seconds = settings.idempotency_seconds
-        self._turns: Turns[tuple[int, str], _Kept] = Turns(settings.db_command_seconds, _first_is_running)
+        self._turns: Turns[tuple[int, str], _Kept | _Failed] = Turns(settings.db_command_seconds, _first_is_running)
 
     async def once(self, key: WriteKey, write: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
         """The reply as JSON, and whether it was given before. Raises what `write` raises, and CommandError CONFLICT.
 
-        Equal keys of this process wait for each other here, without a database connection. A refusal counts only once
-        it is clear that the key is new: the event may have changed or gone since the first time.
+        Equal keys of this process wait for each other here, without a database connection; what was sent again while the
+        first was under way shares its failure, or it would come behind the commands that were sent after both. A refusal
+        counts only once it is clear that the key is new: the event may have changed or gone since the first time.
         """
+        began = time.monotonic()
         async with self._turns.of((key.manager_id, key.key)) as turn:
-            if turn.result is not None:
+            if isinstance(turn.result, _Kept):
                 return _again(turn.result, key), True
+            if turn.result is not None and turn.result.at > began and turn.result.digest == key.digest:
+                raise turn.result.error.for_another()
             try:
                 reply = await write()
             except KeyTakenError as taken:
@@ -98,16 +111,13 @@ class Idempotency:
                 return _again(turn.result, key), taken.lost is None
             except CommandError as error:
                 if ERRORS[error.code].status >= 500 or (kept := await self._find(key)) is None:
+                    if error.code is not ErrorCode.UNAUTHORIZED:  # which is the session's, and the next one's may be another
+                        turn.result = _Failed(key.digest, error.for_another(), time.monotonic())
                     raise
                 turn.result = kept
                 return _again(kept, key), True
             turn.result = _Kept(key.digest, reply)
             return reply, False
-
-    def require_idle(self, key: WriteKey) -> None:
-        """Raises CommandError TIMEOUT, outcome unknown, while a write with this key is under way in this process."""
-        if (key.manager_id, key.key) in self._turns:
-            raise _first_is_running()
 
     async def taken(self, key: WriteKey) -> bool:
         """Whether a write with this key is committed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,7 +26,7 @@ from gateway.group_commit import GroupCommit
 from gateway.metrics import Metrics
 from gateway.sessions import Sessions
 from gateway.settings import Settings
-from gateway.turns import Readers, Turn, Turns
+from gateway.turns import Readers, Turns
 
 SPARE_WRITERS = 4
 """Of changes and of deletes, which wait for rows that others have locked; so many of those stop nobody else's."""
@@ -77,10 +77,6 @@ class CalendarStore:
             await self._sessions.confirm(access)
             raise RuntimeError("an add wrote nothing although its access holds")
 
-    def turn_of(self, event_id: int) -> Turn[None]:
-        """The turn to change an event. Whoever brings a key has it already: it was taken before the key's own."""
-        return self._turns.of(event_id)
-
     async def get_event(self, access: Access, event_id: int) -> Raw:
         """The event as JSON, behind the changes of it that wait, before those that come. Raises CommandError NOT_FOUND for
         one absent or hidden.
@@ -103,7 +99,7 @@ class CalendarStore:
         processes by its version, which a change advances by one. A change that leaves the event equal writes nothing
         but the key. Raises what `change` raises.
         """
-        async with self.turn_of(event_id) if key is None else nullcontext():
+        async with self._turns.of(event_id):
             await self._readers.ended(event_id)
             for _ in self._tries():
                 access, stored = await self._read(access, event_id)
@@ -122,7 +118,7 @@ class CalendarStore:
         self, access: Access, event_id: int, check: Callable[[Access, Event], None], key: WriteKey | None
     ) -> None:
         """Removes the event and its participants, if `check` lets it. Raises what `check` raises."""
-        async with self.turn_of(event_id) if key is None else nullcontext():
+        async with self._turns.of(event_id):
             await self._readers.ended(event_id)
             for _ in self._tries():
                 access, stored = await self._read(access, event_id)
