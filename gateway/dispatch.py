@@ -20,13 +20,13 @@ from gateway.commands.table import COMMANDS, Command
 from gateway.context import Services
 from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome, quoted
 from gateway.execution import Execution, Pending
-from gateway.faults import near
 from gateway.identity import Identity
 from gateway.log import CommandLog, place_of
 from gateway.sessions import DECISIONS_MAX, StaleAccessError, changing
 from gateway.tokens import InvalidTokenError, Session
 from gateway.wire import Authorization, BadFrameError, Frame, Streamed
 
+_KNOWN = "; known are " + ", ".join(COMMANDS)
 UNKNOWN, UNREADABLE = "unknown", "unreadable"
 """Counted as the command of frames whose command does not exist, and of messages that are no frame: clients make up names."""
 
@@ -143,9 +143,7 @@ class Dispatch:
             raise CommandError(ErrorCode.NO_SERVICE, "the gateway is stopping", retry_after_ms=wire.spread_ms(500, 3000))
         command = COMMANDS.get(frame.command)
         if command is None:
-            raise CommandError(
-                ErrorCode.INVALID_METHOD, f"no such command: {quoted(frame.command)}{near(frame.command, COMMANDS)}"
-            )
+            raise CommandError(ErrorCode.INVALID_METHOD, f"no such command: {quoted(frame.command)}{_KNOWN}")
         if frame.idempotency_key is not None:
             _check_key(command, frame)
         return command

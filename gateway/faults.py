@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin
 
@@ -54,12 +54,6 @@ def fault_of(error: msgspec.ValidationError, request: type[msgspec.Struct]) -> C
     if (wrong := _WRONG_TYPE.match(what)) and wrong["given"] == "null" and not path.endswith("]"):
         return _required(path)
     return CommandError(ErrorCode.INVALID_DATA, f"{path} {_right(what, _meaning(path, request))}", field=path)
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Asks, behind a message, whether the one like it was meant; empty when none is."""
-    found = difflib.get_close_matches(_cut(name), known, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def text_fault(data: Any) -> CommandError | None:
@@ -130,7 +124,8 @@ def _required(path: str) -> CommandError:
 def _unknown(path: str, name: str, request: type[msgspec.Struct]) -> CommandError:
     known = [field.encode_name for field in _fields(request) if not field.encode_name.startswith("__")]
     shown = _cut(name)
-    hint = "" if path or not known else near(name, known) or "; known are " + ", ".join(known)
+    near = difflib.get_close_matches(shown, known, n=1) if not path else []
+    hint = f"; did you mean {near[0]}?" if near else ("; known are " + ", ".join(known) if known and not path else "")
     return CommandError(
         ErrorCode.INVALID_DATA, f"{_joined(path, shown)} is not a known field{hint}", field=_joined(path, shown)
     )

@@ -99,7 +99,7 @@ class GroupCommit(Generic[Item, Result]):
     def _wake(self) -> None:
         """Lets an idle writer take what waits, or look again: the oldest may take long by then, and nothing come or end."""
         if self._idle and self._are_enough():
-            self._idle.popleft().set_result(None)
+            _rouse(self._idle)
         if self._waiting and not self._looks_again and (self._idle or self._spare):
             self._looks_again = True
             self._loop.call_later(SLOW_SECONDS, self._look)
@@ -107,7 +107,7 @@ class GroupCommit(Generic[Item, Result]):
     def _look(self) -> None:
         self._looks_again = False
         if self._waiting and self._spare and not self._idle and self._are_stuck():
-            self._spare.popleft().set_result(None)
+            _rouse(self._spare)
         self._wake()
 
     def _are_stuck(self) -> bool:
@@ -192,6 +192,15 @@ def _refused(error: Exception) -> bool:
     if isinstance(error, CommandError):
         return error.outcome is Outcome.NOT_EXECUTED and isinstance(error.__cause__, asyncpg.PostgresError)
     return isinstance(error, asyncpg.PostgresError)
+
+
+def _rouse(writers: deque[asyncio.Future[None]]) -> None:
+    """Wakes the one that sleeps for longest. Those that were cancelled, as at a stop, never wake."""
+    while writers:
+        writer = writers.popleft()
+        if not writer.done():
+            writer.set_result(None)
+            return
 
 
 def _settle(answer: asyncio.Future[Any], error: Exception) -> None:

@@ -119,7 +119,7 @@ class Sessions:
         self._session_seconds = session_seconds
         self._epoch = 0
         self._known: OrderedDict[str, Access] = OrderedDict()
-        self._lookups: WeakValueDictionary[str, Question] = WeakValueDictionary()
+        self._lookups: WeakValueDictionary[Session, Question] = WeakValueDictionary()
         self._looking_up = 0
 
     async def access_of(self, session: Session) -> Access:
@@ -133,7 +133,7 @@ class Sessions:
             return access
         self._looking_up += 1
         try:
-            async with self._lookups.setdefault(session.id, Question()):
+            async with self._lookups.setdefault(session, Question()):
                 return self._remembered(session) or await self._look_up(session)
         finally:
             self._looking_up -= 1
@@ -143,7 +143,7 @@ class Sessions:
 
         Raises CommandError UNAUTHORIZED.
         """
-        if self._looking_up and session.id in self._lookups:
+        if self._looking_up and session in self._lookups:
             return None
         return self._remembered(session)
 

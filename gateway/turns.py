@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from gateway.errors import CommandError
+from gateway.errors import ERRORS, CommandError
 
 LONG_SECONDS = 1.0
 """A failure that took less is worth another try: a connection that broke, not a database that is away."""
@@ -75,12 +75,13 @@ class Readers(Generic[Name]):
 class Question:
     """What several callers want to learn from elsewhere: they ask one after the other, as the answer to one may do for all.
 
-    A failure that took long is everybody's who has waited for it: asking in turn, the last would wait that long many times.
+    A failure of what is asked that took long is everybody's who has waited for it: asking in turn, the last would wait that
+    long many times. A refusal is the asker's own.
     """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._failure: Exception | None = None
+        self._failure: CommandError | None = None
         self._failed_at = 0.0
 
     async def __aenter__(self) -> None:
@@ -88,10 +89,12 @@ class Question:
         await self._lock.acquire()
         if self._failure is not None and self._failed_at - began > LONG_SECONDS:
             self._lock.release()
-            raise self._failure
+            raise self._failure.for_another()
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._failure, self._failed_at = error if isinstance(error, Exception) else None, time.monotonic()
+        self._failure = None
+        if isinstance(error, CommandError) and ERRORS[error.code].status >= 500:
+            self._failure, self._failed_at = error.for_another(), time.monotonic()
         self._lock.release()
 
 

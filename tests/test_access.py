@@ -256,6 +256,29 @@ async def test_commands_that_wait_for_a_dead_database_are_answered_together(dsn:
     assert {(503, "not_executed"), (504, "not_executed")} >= {(reply["status"], reply["outcome"]) for reply in replies}
 
 
+async def test_refusal_of_a_session_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of another one with the same id, of another issuer, whose look-up waits; nor of the same, which asks again."""
+    monkeypatch.setattr("gateway.turns.LONG_SECONDS", 0)
+    rights = Rights()
+    sessions, session, _ = looked_up_in(rights)
+    fetch_row, refused = rights.fetch_row, iter([True])
+
+    async def refuse_once(statement: Statement, *args: object) -> dict[str, Any] | None:
+        row = await fetch_row(statement, *args)
+        return None if next(refused, False) else row
+
+    monkeypatch.setattr(rights, "fetch_row", refuse_once)
+    same_id = Session(session.id, 11, session.expires_time)
+    waiting = [asyncio.ensure_future(sessions.access_of(one)) for one in (session, session, same_id)]
+    await asyncio.sleep(0)
+    assert sessions.known_access(same_id) is None
+    rights.may_answer.set()
+    first, again, other = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(first, CommandError)
+    assert (session, same_id) == (again.session, other.session)  # type: ignore[union-attr]
+    assert 3 == rights.asked
+
+
 async def test_look_up_keeps_no_other_session_waiting() -> None:
     """What is remembered of another session is used at once."""
     rights = Rights()

@@ -107,19 +107,13 @@ async def test_answer_cuts_client_text_in_messages(gateway, connect):
     """A command's name is quoted up to 64 characters, and made printable."""
     client = await connect(gateway)
     messages = [(await client.command(name))["message"] for name in ("N" * 5000, "a\n\0b", "")]
-    assert [f"no such command: `{'N' * 64}...`", "no such command: `a\\n\\x00b`", "no such command: ``"] == messages
+    assert [f"`{'N' * 64}...`", "`a\\n\\x00b`", "``"] == [message.split(";")[0].split(": ")[1] for message in messages]
 
 
-async def test_unknown_command_is_told_the_one_like_it(gateway, connect):
-    """A misspelt name is answered with the command that was meant; a name like none is not."""
-    client = await connect(gateway)
-    found = [(await client.command(name))["message"] for name in ("MngAddCalendarEvents", "healthcheck", "Quotes")]
-    like = "no such command: `{}`; did you mean {}?"
-    assert [
-        like.format("MngAddCalendarEvents", "MngAddCalendarEvent"),
-        like.format("healthcheck", "HealthCheck"),
-        "no such command: `Quotes`",
-    ] == found
+async def test_unknown_command_is_told_those_there_are(gateway, connect):
+    """Also before any proof: they are no secret, and which one was meant would cost more to find than a frame may."""
+    client = await connect(gateway, login=None)
+    assert f"no such command: `Quotes`; known are {', '.join(COMMANDS)}" == (await client.command("Quotes"))["message"]
 
 
 async def test_answer_echoes_the_ext_id(gateway, connect):

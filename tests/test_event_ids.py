@@ -150,8 +150,10 @@ async def test_failure_that_took_long_is_told_to_all_who_waited(monkeypatch: pyt
     takers = [asyncio.ensure_future(ids.take()) for _ in range(20)]
     await turns()
     sequence.may_answer.set()
-    assert [AWAY] * 20 == await asyncio.gather(*takers, return_exceptions=True)
-    assert (1, 1) == (sequence.asked, await ids.take())
+    failures: list[Any] = await asyncio.gather(*takers, return_exceptions=True)
+    assert {(AWAY.code, AWAY.message)} == {(failure.code, failure.message) for failure in failures}
+    assert (20, 1) == (len({id(failure) for failure in failures}), sequence.asked)
+    assert 1 == await ids.take()
 
 
 async def test_taker_that_is_cancelled_harms_no_other() -> None:

@@ -494,6 +494,21 @@ async def test_items_that_come_before_the_writers_go_once_they_are_there() -> No
             writer.cancel()
 
 
+async def test_item_that_comes_when_the_writers_are_stopped_wakes_nobody() -> None:
+    """As at the end of a drain that was cut short: it waits, and is nobody's error."""
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        return items
+
+    group: GroupCommit[int, int] = GroupCommit(run, 64, 60, lambda _size: None)
+    async with asyncio.TaskGroup() as tasks:
+        writers = [tasks.create_task(writer) for writer in group.writers(1)]
+        await turns()
+        for writer in writers:
+            writer.cancel()
+    assert not group.queue(0, "owner").done()
+
+
 @pytest.mark.parametrize("share", [1, 2, 5, 64])
 @pytest.mark.parametrize("seed", range(5))
 async def test_nothing_waits_while_nothing_is_under_way(share: int, seed: int) -> None:
