@@ -47,7 +47,7 @@ class Identity:
 
     `proved` is set by any valid proof, also by a `__token` that makes no session of the socket's. `address` is what the
     client counts as where clients are counted; `changed` is called when the session has become another, or nobody's.
-    `room` returns once the client has taken nearly all that was written to it, or is gone.
+    `room` returns once so many bytes may be written to the client, or it is gone.
     `entering` are its latest commands that wait to be let in, if any do. `gone` is true once the socket is closed: nothing
     can be answered any more.
     """
@@ -57,7 +57,7 @@ class Identity:
     def __init__(self, address: str = "") -> None:
         self.address = address
         self.changed: Callable[[], None] = _nothing
-        self.room: Callable[[], Awaitable[None]] = _at_once
+        self.room: Callable[[int], Awaitable[None]] = _at_once
         self.session: Session | None = None
         self.proved = False
         self.entering: Entering | None = None
@@ -84,5 +84,5 @@ def _nothing() -> None:
     """Nobody is told."""
 
 
-async def _at_once() -> None:
+async def _at_once(_size: int) -> None:
     """Nothing is written to anybody."""

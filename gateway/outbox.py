@@ -45,8 +45,7 @@ class Outbox:
         socket = self._socket
         if socket.protocol.state is not OPEN:
             return
-        waiting = socket.transport.get_write_buffer_size() + self._unflushed_bytes + self._behind_bytes
-        if waiting + len(payload) > self._bytes_max:
+        if self._all_waiting() + len(payload) > self._bytes_max:
             self.full = True
         elif self._streaming.locked():
             self._behind.append(payload)
@@ -72,8 +71,13 @@ class Outbox:
                 await self._socket.send(streamed.pieces(), text=True)
         self._write_behind()
 
-    async def room(self) -> None:
-        """Returns once the client has taken nearly all that was written to it, or is gone."""
+    async def room(self, size: int) -> None:
+        """Returns once a message of so many bytes may be written, at the latest when little waits, or the client is gone."""
+        if self._all_waiting() + size <= self._bytes_max:
+            return
+        if self._behind:
+            async with self._streaming:
+                pass
         if self._unflushed_bytes:
             await asyncio.sleep(0)  # it is handed over at the end of this turn of the event loop
         with suppress(OSError):
@@ -119,6 +123,9 @@ class Outbox:
             self._socket.closed_with = CloseCode.TOO_SLOW
         self._socket.drop_messages()
         self._socket.transport.abort()
+
+    def _all_waiting(self) -> int:
+        return self._socket.transport.get_write_buffer_size() + self._unflushed_bytes + self._behind_bytes
 
     def _count(self) -> None:
         self._backlog.count(self)

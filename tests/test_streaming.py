@@ -217,6 +217,21 @@ async def test_pages_sent_together_are_all_answered(gateway, connect, db, filled
     assert {(200, 420)} == {(reply["status"], reply["data"]["count"]) for reply in replies}
 
 
+async def test_pages_wait_for_no_stream_of_another_socket(gateway, connect, db, filled):
+    """Not where one of their own socket waits for its manager's turn behind that."""
+    (person,) = await team(db, connect, gateway, Manager(21))
+    await db.execute("UPDATE calendar_event SET ast_json = to_json(repeat('x', 4000))")
+    slow = await stuck(gateway, connect, person)
+    other = await connect(gateway, None)
+    await other.socket.send(frame(person, "export"))
+    managers = gateway.gateway._dispatch._services.event_reader._turns
+    await becomes_true(lambda: managers.of(person.id)._users == 2)
+    await other.socket.send(frame(person, "page", limit=100))
+    assert ("page", 200) == ((page := await other.receive())["extID"], page["status"])
+    slow.socket.transport.abort()
+    assert ("export", 200) == ((export := await other.receive())["extID"], export["status"])
+
+
 async def test_replies_on_the_same_socket_come_behind_the_stream(gateway, connect, db, filled):
     """Commands sent while a stream is under way are done meanwhile, and answered behind its end; bare pongs too."""
     (person,) = await team(db, connect, gateway, Manager(21))

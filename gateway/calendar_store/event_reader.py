@@ -20,6 +20,8 @@ from gateway.wire import Streamed
 
 ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
+PAGE_SECONDS = 5.0
+"""How long a page waits for those before it on its socket, and until so much of them is taken that there is room for it."""
 TURN_SECONDS = 10.0
 """How long a stream waits for those before it on its socket, and again for its manager's; clients give up after 30 seconds."""
 PIECE_CHARS = 262_144
@@ -37,12 +39,13 @@ class EventReader:
         self._sessions = sessions
         self._fair_share = fair_share
         self._few_rows = BYTES_AT_ONCE_MAX // row_bytes_max(settings)
+        self._pages: Turns[Identity, None] = Turns(PAGE_SECONDS, _too_many_streams)
         self._turns: Turns[Identity | int, None] = Turns(TURN_SECONDS, _too_many_streams)
 
     async def page(self, access: Access, wanted: EventFilter, reader: Identity) -> list[str] | None:
         """The rows as JSON, one more than the limit if there are more; None when they are too many to hold at once.
 
-        Pages that may be large are read one at a time for each reader, once it has taken what was written to it before.
+        Pages that may be large are read one at a time for each reader, once there is room for the largest.
         Raises StaleAccessError.
         """
         rows_max = min(wanted.limit, ROWS_AT_ONCE_MAX) + 1
@@ -50,8 +53,12 @@ class EventReader:
             return await self._page(access, wanted, rows_max, adds_up=False)
         async with AsyncExitStack() as held:
             with self._fair_share.aside(access.manager_id):
-                await held.enter_async_context(self._turns.of(reader))
-                await _room(reader)
+                try:
+                    async with asyncio.timeout(PAGE_SECONDS):
+                        await held.enter_async_context(self._pages.of(reader))
+                        await reader.room(BYTES_AT_ONCE_MAX)
+                except TimeoutError:
+                    raise _too_many_streams() from None
             return await self._page(access, wanted, rows_max, adds_up=True)
 
     async def _page(self, access: Access, wanted: EventFilter, rows_max: int, *, adds_up: bool) -> list[str] | None:
@@ -109,14 +116,6 @@ async def _rest(batch: list[Row], batches: AsyncGenerator[list[Row], None], limi
         sent += len(batch)
         batch = await anext(batches, [])
     yield b'],"count":%d,"has_more":%s}' % (min(sent, limit), b"true" if sent > limit else b"false")
-
-
-async def _room(reader: Identity) -> None:
-    try:
-        async with asyncio.timeout(TURN_SECONDS):
-            await reader.room()
-    except TimeoutError:
-        raise _too_many_streams() from None
 
 
 def _too_many_streams() -> CommandError:
