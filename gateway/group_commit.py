@@ -38,7 +38,8 @@ class GroupCommit(Generic[Item, Result]):
     When PostgreSQL refuses a shared statement, its items are run one by one in the same order, so that only the guilty
     one gets an error; those behind one that waits for a lock go on meanwhile. When the answer was lost nothing is sent
     again: every item of the statement gets that error, with its outcome. A caller that is cancelled takes no other item
-    along. `observe_size` is told how many items go together; when they are then run one by one it is not told again.
+    along. `has_spare` says whether there is a connection for one more that waits for a lock. `observe_size` is told how many
+    items go together; when they are then run one by one it is not told again.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class GroupCommit(Generic[Item, Result]):
         share_max: int,
         deadline_seconds: float,
         observe_size: Observe,
+        has_spare: Callable[[], bool] = lambda: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()  # looked up once: each time is a system call in Python 3.11
         self._run = run
         self._share_max = share_max
         self._deadline_seconds = deadline_seconds
         self._observe_size = observe_size
+        self._has_spare = has_spare
         self._waiting: FairQueue[tuple[Item, asyncio.Future[Result], float]] = FairQueue()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._spare: deque[asyncio.Future[None]] = deque()
@@ -106,7 +109,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def _look(self) -> None:
         self._looks_again = False
-        if self._waiting and self._spare and not self._idle and self._are_stuck():
+        if self._waiting and self._spare and not self._idle and self._are_stuck() and self._has_spare():
             _rouse(self._spare)
         self._wake()
 
@@ -177,7 +180,7 @@ class GroupCommit(Generic[Item, Result]):
         aside: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as tasks:
             for entry in batch:
-                if len(aside) == ASIDE_MAX:
+                while aside and (len(aside) == ASIDE_MAX or not self._has_spare()):
                     _, aside = await asyncio.wait(aside, return_when=asyncio.FIRST_COMPLETED)
                 if self._loop.time() >= deadline:
                     _settle(entry[1], CommandError(ErrorCode.TIMEOUT, "the commands before this one took too long"))

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway.database import KEPT_FREE
 from gateway.errors import CommandError, ErrorCode, Outcome
 from gateway.group_commit import WRITERS_MAX, GroupCommit
 from tests.client import EVENT, Client
@@ -227,6 +228,27 @@ async def test_events_that_others_have_locked_hold_up_no_other(start, connect, d
         for event_id in ids:
             await other.socket.send(frame_of(command, {"id": event_id, **fields}))
         assert {200} == {(await other.receive())["status"] for _ in ids}
+    await locker.close()
+    assert {200} == {(await client.receive())["status"] for _ in locked}
+
+
+async def test_changes_that_wait_for_locked_rows_leave_connections_free(start, connect, db, dsn, monkeypatch):
+    """However many there are, of updates and deletes together: reads and adds have theirs."""
+    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.02)
+    gateway = await start(**PATIENT)
+    client, other = await connect(gateway), await connect(gateway, login="11")
+    locked = [(await client.add())["id"] for _ in range(20)]
+    free = gateway.settings.db_connections_max - KEPT_FREE
+    locker = await asyncpg.connect(dsn)
+    async with locker.transaction():
+        await locker.execute("SELECT FROM calendar_event WHERE id = ANY ($1) FOR UPDATE", locked)
+        for number, event_id in enumerate(locked):
+            command, data = ("MngDeleteCalendarEvent", {}) if number % 2 else ("MngUpdateCalendarEvent", {"priority": 3})
+            await client.socket.send(frame_of(command, {"id": event_id, **data}))
+        await until(partial(db.fetchval, WAIT_FOR_ROWS, free))
+        for _ in range(20):
+            assert 200 == (await other.command("MngGetCalendarEvent", {"id": (await other.add())["id"]}))["status"]
+        assert await db.fetchval(WAIT_FOR_ROWS, free)
     await locker.close()
     assert {200} == {(await client.receive())["status"] for _ in locked}
 

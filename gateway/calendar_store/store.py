@@ -29,7 +29,7 @@ from gateway.settings import Settings
 from gateway.turns import Readers, Turns
 
 SPARE_WRITERS = 4
-"""Of changes and of deletes, which wait for rows that others have locked; so many of those stop nobody else's."""
+"""Of changes and of deletes, which wait for rows that others have locked: so many of those, where connections are free."""
 RENEWALS_MAX = 20
 """Times an access is renewed because managers and sessions changed while an event was read."""
 SEND_AGAIN_SECONDS = 1.0
@@ -60,10 +60,12 @@ class CalendarStore:
         batches = Batches(db, settings)
         shared, sizes = (settings.commands_per_commit_max, settings.db_command_seconds), metrics.batch_sizes
         self._gets: GroupCommit[tuple[Access, int], Raw | None] = GroupCommit(batches.get_events, *shared, sizes.of("get"))
-        self._adds: GroupCommit[Write, bool] = GroupCommit(batches.add_events, *shared, sizes.of("add"))
-        self._changes: GroupCommit[Write, Raw | None] = GroupCommit(batches.change_events, *shared, sizes.of("change"))
-        self._deletes: GroupCommit[Write, bool] = GroupCommit(batches.delete_events, *shared, sizes.of("delete"))
-        self._keeps: GroupCommit[Write, bool] = GroupCommit(batches.keep_keys, *shared, sizes.of("keep_key"))
+        self._adds: GroupCommit[Write, bool] = GroupCommit(batches.add_events, *shared, sizes.of("add"), db.has_spare)
+        self._changes: GroupCommit[Write, Raw | None] = GroupCommit(
+            batches.change_events, *shared, sizes.of("change"), db.has_spare
+        )
+        self._deletes: GroupCommit[Write, bool] = GroupCommit(batches.delete_events, *shared, sizes.of("delete"), db.has_spare)
+        self._keeps: GroupCommit[Write, bool] = GroupCommit(batches.keep_keys, *shared, sizes.of("keep_key"), db.has_spare)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that read, write and take ids; whoever owns the store runs them."""
