@@ -152,7 +152,7 @@ PLANTS: dict[str, Plant] = {
     ),
     "a command overtakes one that waits for its access": Plant(
         "gateway.sessions",
-        "        if self._looking_up and session.id in self._lookups:\n            return None\n",
+        "        if self._looking_up and session in self._lookups:\n            return None\n",
         "",
         ("tests/test_access.py",),
     ),
