@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -99,6 +101,17 @@ async def test_help_is_worth_reading() -> None:
     assert {"add", "list", "disable", "enable", "passwd"} <= set(helps["manager"].out.split())
     assert "Exit code 0" in helps["send"].out
     assert 2 == (await run("nonsense")).code
+
+
+def test_command_imports_no_other() -> None:
+    """The server, the harness and what they need take longer to import than a reply to come."""
+    program = """
+        import sys, gateway.cli
+        gateway.cli.cli(["send", "--help"], standalone_mode=False)
+        print([name for name in ("gateway.server", "gateway.harness", "asyncpg", "jwt") if name in sys.modules])
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert "[]" == ended.stdout.splitlines()[-1]
 
 
 async def test_send_tells_success_by_its_exit_code(gateway: Running, cli: Run, scratch_dir: Path) -> None:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
 from gateway import __version__
-from gateway.cli.load import load
-from gateway.cli.manager import manager
-from gateway.cli.replay import replay
-from gateway.cli.revoke import revoke
-from gateway.cli.schema import schema
-from gateway.cli.send import send
-from gateway.cli.serve import serve
-from gateway.cli.settings import settings
-from gateway.cli.token import token
 from gateway.errors import StartupError
 
+COMMANDS = ("serve", "send", "manager", "token", "revoke", "schema", "settings", "load", "replay")
+"""Each is a file here, and a function of its name in it."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: all of them together take half a second."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"gateway.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="gateway")
 def cli() -> None:
     """A WebSocket command gateway between trading-platform CRMs and PostgreSQL.
@@ -38,10 +46,6 @@ def cli() -> None:
 
     Every setting is an environment variable GATEWAY_*: see `gateway settings`.
     """
-
-
-for command in (serve, send, manager, token, revoke, schema, settings, load, replay):
-    cli.add_command(command)
 
 
 def main() -> None:
