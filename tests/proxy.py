@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-Where = Literal["before", "within", "after", "swallowed", "abandoned"]
+Blow = Literal["before", "within", "after", "swallowed"]
+Where = Literal[Blow, "abandoned"]
 CHUNK_BYTES = 1 << 20
 SYNC = b"S\x00\x00\x00\x04"
 """The message that ends a statement of the extended protocol: until PostgreSQL has it, it commits nothing."""

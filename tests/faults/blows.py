@@ -21,7 +21,7 @@ from tests.faults.stage import Stage
 from tests.faults.vitals import Vitals
 from tests.issuers import by_rsa, foreign_claims, publish, rsa_jwk
 from tests.process import GatewayProcess, becomes_true, until
-from tests.proxy import Proxy, Where
+from tests.proxy import Blow, Proxy
 
 AWAY_SECONDS = 4.0
 """How long PostgreSQL stands still, or the link is a black hole: past the limit of every command."""
@@ -79,7 +79,7 @@ async def stop_postgres(scene: Scene) -> None:
 
 async def cut_link(scene: Scene) -> None:
     """In each of the ways around a committing statement, one after the other."""
-    for where in get_args(Where):
+    for where in get_args(Blow):
         scene.proxy.cut(where, MARK)
         await becomes_true(lambda: not scene.proxy.waiting)
 

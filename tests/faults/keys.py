@@ -14,7 +14,7 @@ from tests.faults.check import Finding
 from tests.faults.ledger import Entry, Ledger, Truth
 from tests.faults.load import frame_of
 from tests.faults.stage import Stage, connected, sessions
-from tests.proxy import Proxy, Where, proxied
+from tests.proxy import Blow, Proxy, proxied
 
 CLIENTS = 5
 TRIES_MAX = 20
@@ -33,7 +33,7 @@ async def lost_answers(stage: Stage, plant: str = "") -> Finding:
     told: dict[str, int] = {}
     once = same = 0
     broken = []
-    for where in get_args(Where):
+    for where in get_args(Blow):
         async with stage.database() as dsn, proxied(dsn) as (proxy, through):
             ledger, (token,) = stage.ledger(f"cut-{where}"), await sessions(dsn)
             async with stage.gateway(through, plant, **QUICK) as gateway, opened(gateway.url, token, CLIENTS) as clients:
@@ -47,14 +47,14 @@ async def lost_answers(stage: Stage, plant: str = "") -> Finding:
                 truth = await ledger.reconcile(db)
         once += truth.acknowledged - truth.lost - truth.doubled - truth.torn
         broken += [] if truth.holds and not proxy.waiting else [f"{where}: {truth}; {proxy.waiting} not cut"]
-    wanted = each * len(get_args(Where))
+    wanted = each * len(get_args(Blow))
     answers = ", ".join(f"{kind}: {count}" for kind, count in sorted(told.items()))
     facts = f"{once} of {wanted} there exactly once after the retry, {same} replayed the same; first answers: {answers}"
     return Finding(once == same == wanted and not broken, "; ".join([facts, *broken]))
 
 
 async def _add_until_done(
-    client: Client, proxy: Proxy, where: Where, ledger: Ledger, count: int, told: dict[str, int]
+    client: Client, proxy: Proxy, where: Blow, ledger: Ledger, count: int, told: dict[str, int]
 ) -> dict[str, dict[str, Any]]:
     """The final replies by title; the first of each is counted by its kind."""
     replies = {}
