@@ -103,7 +103,7 @@ class GroupCommit(Generic[Item, Result]):
         """Lets an idle writer take what waits, or look again: the oldest may take long by then, and nothing come or end."""
         if self._idle and self._are_enough():
             _rouse(self._idle)
-        if self._waiting and not self._looks_again and (self._idle or self._spare):
+        if (self._idle or self._spare) and self._waiting and not self._looks_again:
             self._looks_again = True
             self._loop.call_later(SLOW_SECONDS, self._look)
 
