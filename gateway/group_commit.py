@@ -121,19 +121,19 @@ class GroupCommit(Generic[Item, Result]):
     async def _write_forever(self) -> None:
         while True:
             while not self._are_enough():
-                wake = self._loop.create_future()
-                self._idle.append(wake)
-                self._wake()
-                await wake
+                await self._sleep_among(self._idle)
             await self._write()
 
     async def _stand_in_forever(self) -> None:
         while True:
-            wake = self._loop.create_future()
-            self._spare.append(wake)
-            self._wake()
-            await wake
+            await self._sleep_among(self._spare)
             await self._write()
+
+    async def _sleep_among(self, writers: deque[asyncio.Future[None]]) -> None:
+        wake = self._loop.create_future()
+        writers.append(wake)
+        self._wake()
+        await wake
 
     async def _write(self) -> None:
         batch = self._in_time(self._waiting.take(self._share_max), self._loop.time())

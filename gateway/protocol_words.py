@@ -43,7 +43,7 @@ A calendar write may carry an `idempotencyKey`; other commands refuse it (400). 
 gateway it is sent to, for `GATEWAY_IDEMPOTENCY_SECONDS`. The same key with the same command and data gets the first reply's `data`
 again, with `"replayed":true` beside it, whatever has become of the event since; with another command or other data it gets
 `CONFLICT`. Data counts as it was sent, before defaults: order, spaces and escapes make no difference, a field sent with its default
-value does. While the first is still running, the second waits for it. A refused or failed command stores nothing.
+value does. While the first is still running, the second waits for it, and fails where it fails. A refused or failed command stores nothing.
 
 When the database's answer to a keyed write is lost, the gateway itself sends it once more and waits on the key; only if that does not
 tell in time is the outcome `unknown`. A write without a key is never sent twice. `not_executed` speaks of the frame it answers: when an

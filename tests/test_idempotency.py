@@ -230,11 +230,12 @@ async def test_lost_answer_stays_unknown_when_the_access_changes_meanwhile(dsn, 
         await db.execute("INSERT INTO stalled VALUES (true)")
         proxy.cut("abandoned", "the key")
         data = {**WRITES[command], "title": "stalled"} if command == ADD else WRITES[command]
-        first = asyncio.create_task(client.command(command, data, idempotencyKey="the key"))
-        await until(lambda: db.fetch(SLEEPS))
-        proxy.abandon.set()
-        await db.execute("UPDATE manager SET desk_mask = desk_mask WHERE id = 12")
-        reply = await first
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(client.command(command, data, idempotencyKey="the key"))
+            await until(lambda: db.fetch(SLEEPS))
+            proxy.abandon.set()
+            await db.execute("UPDATE manager SET desk_mask = desk_mask WHERE id = 12")
+        reply = first.result()
         assert ("unknown", 1) == (reply["outcome"], proxy.cuts)
         await db.execute("DELETE FROM stalled")
         again = await until(lambda: client.command(command, data, idempotencyKey="the key"), lambda r: r["status"] == 200)
