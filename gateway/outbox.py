@@ -14,6 +14,9 @@ from gateway.settings import Settings
 from gateway.watched_socket import WatchedSocket, text_frame
 from gateway.wire import Streamed
 
+ROOM_SHARE = 4
+"""Of what a large message leaves free, one part in so many may wait before it: the rest is for replies that come meanwhile."""
+
 
 class Outbox:
     """Writes to a socket. Once the client falls too far behind, nothing more is written and `overdue` is true.
@@ -72,16 +75,19 @@ class Outbox:
         self._write_behind()
 
     async def room(self, size: int) -> None:
-        """Returns once a message of so many bytes may be written, at the latest when little waits, or the client is gone."""
-        if self._all_waiting() + size <= self._bytes_max:
-            return
-        if self._behind:
-            async with self._streaming:
-                pass
-        if self._unflushed_bytes:
-            await asyncio.sleep(0)  # it is handed over at the end of this turn of the event loop
-        with suppress(OSError):
-            await self._socket.drain()
+        """Returns once so large a message may be written, and others beside it, or little waits, or the client is gone."""
+        most = max(0, self._bytes_max - size) // ROOM_SHARE
+        while self._all_waiting() > most and not self._socket.transport.is_closing():
+            if self._behind:
+                async with self._streaming:
+                    pass
+            elif self._unflushed_bytes:
+                await asyncio.sleep(0)  # it is handed over at the end of this turn of the event loop
+            elif self._socket.paused:
+                with suppress(OSError):
+                    await self._socket.drain()
+            else:
+                return
 
     def piles_up(self) -> bool:
         """Whether more waits for the client than it takes; behind a message in pieces that is only to be expected."""

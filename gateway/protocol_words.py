@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.calendar_store.event_filter import BYTES_AT_ONCE_MAX
-from gateway.calendar_store.event_reader import PAGE_SECONDS, TURN_SECONDS
+from gateway.calendar_store.event_reader import ROOM_SECONDS, TURN_SECONDS
 from gateway.handshake import PATHS, SUBPROTOCOL
 from gateway.wire import EXT_ID_CHARS_MAX
 
@@ -34,8 +34,8 @@ A reply of more than 500 events or 4 MiB comes in pieces. A manager has one of t
 one; the next waits for its turn, {2 * TURN_SECONDS:g} seconds at most, then it is answered `NO_SERVICE`. A client that has not
 taken one whole within `GATEWAY_STREAM_SECONDS` is closed with 4000, of which it may see 1006; smaller pages (`limit`,
 `after`) suit a slow line. Pages of more than a dozen events are read one after the other for each socket, each once
-`GATEWAY_OUTBOX_BYTES_MAX` has room for {BYTES_AT_ONCE_MAX // 2**20} MiB beside what the client has yet to take; one that waits for that longer than
-{PAGE_SECONDS:g} seconds is answered `NO_SERVICE`.
+`GATEWAY_OUTBOX_BYTES_MAX` has room for {BYTES_AT_ONCE_MAX // 2**20} MiB, and for replies that come meanwhile, beside what the client has yet to take;
+one that waits longer than {TURN_SECONDS:g} seconds for those before it, or then {ROOM_SECONDS:g} for that room, is answered `NO_SERVICE`.
 
 ## Sent twice, done once
 

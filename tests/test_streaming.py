@@ -217,6 +217,28 @@ async def test_pages_sent_together_are_all_answered(gateway, connect, db, filled
     assert {(200, 420)} == {(reply["status"], reply["data"]["count"]) for reply in replies}
 
 
+async def test_replies_that_come_while_pages_wait_to_be_read_have_room(start, connect, db, filled, monkeypatch):
+    """Behind a stream that its client does not read; of two pages that would fill the outbox one waits, the changes do not."""
+    monkeypatch.setattr("gateway.calendar_store.event_reader.ROOM_SECONDS", 60.0)
+    gateway = await start(outbox_stall_seconds=60)
+    (person,) = await team(db, connect, gateway, Manager(21))
+    await db.execute("UPDATE calendar_event SET ast_json = to_json(repeat('x', 8000))")
+    large = "UPDATE calendar_event SET ast_json = to_json(repeat('x', 400000)), start_time = 500, end_time = 600 WHERE id <= 3"
+    await db.execute(large)
+    slow = await stuck(gateway, connect, person)
+    (connection,) = [one for one in gateway.gateway._connections if one.unanswered]
+    for ext_id in "ab":
+        await slow.socket.send(frame(person, ext_id, to=400, limit=420))
+        await becomes_true(lambda: connection._outbox.waiting_bytes > 3_000_000)
+    assert 420 == (await person.filter(to=400, limit=420))["count"]  # as long as it takes to read the second, too
+    await complete_some(slow, person)
+    await until(lambda: db.fetchval("SELECT count(*) FROM calendar_event WHERE status = 1"), lambda done: done == 3)
+    await becomes_true(lambda: connection.unanswered <= 2)
+    slow.socket.transport.resume_reading()
+    replies = {reply["extID"]: reply["status"] for reply in [await slow.receive() for _ in range(6)]}
+    assert dict.fromkeys(("stuck", "a", "b", 0, 1, 2), 200) == replies
+
+
 async def test_pages_wait_for_no_stream_of_another_socket(gateway, connect, db, filled):
     """Not where one of their own socket waits for its manager's turn behind that."""
     (person,) = await team(db, connect, gateway, Manager(21))

@@ -20,10 +20,11 @@ from gateway.wire import Streamed
 
 ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
-PAGE_SECONDS = 5.0
-"""How long a page waits for those before it on its socket, and until so much of them is taken that there is room for it."""
+ROOM_SECONDS = 5.0
+"""How long a page waits until so much of what is before it on its socket is taken that there is room for it."""
 TURN_SECONDS = 10.0
-"""How long a stream waits for those before it on its socket, and again for its manager's; clients give up after 30 seconds."""
+"""How long a page, or a stream, waits for those before it on its socket, and a stream again for its manager's; clients give up
+after 30 seconds."""
 PIECE_CHARS = 262_144
 """Of a stream, handed over at once: as many rows as make that; those of one batch could be 50 MB, more than may wait."""
 
@@ -39,7 +40,7 @@ class EventReader:
         self._sessions = sessions
         self._fair_share = fair_share
         self._few_rows = BYTES_AT_ONCE_MAX // row_bytes_max(settings)
-        self._pages: Turns[Identity, None] = Turns(PAGE_SECONDS, _too_many_streams)
+        self._pages: Turns[Identity, None] = Turns(TURN_SECONDS, _too_many_pages)
         self._turns: Turns[Identity | int, None] = Turns(TURN_SECONDS, _too_many_streams)
 
     async def page(self, access: Access, wanted: EventFilter, reader: Identity) -> list[str] | None:
@@ -53,12 +54,13 @@ class EventReader:
             return await self._page(access, wanted, rows_max, adds_up=False)
         async with AsyncExitStack() as held:
             with self._fair_share.aside(access.manager_id):
+                await held.enter_async_context(self._pages.of(reader))
                 try:
-                    async with asyncio.timeout(PAGE_SECONDS):
-                        await held.enter_async_context(self._pages.of(reader))
+                    async with asyncio.timeout(ROOM_SECONDS):
                         await reader.room(BYTES_AT_ONCE_MAX)
                 except TimeoutError:
                     raise _too_many_streams() from None
+            _require_client(reader)
             return await self._page(access, wanted, rows_max, adds_up=True)
 
     async def _page(self, access: Access, wanted: EventFilter, rows_max: int, *, adds_up: bool) -> list[str] | None:
@@ -94,8 +96,7 @@ class EventReader:
         The reader's comes first: a manager's turn must not wait for what another manager asked for on the same socket.
         """
         async with self._turns.of(reader), self._turns.of(access.manager_id):
-            if reader.gone:
-                raise no_service("the client has left")
+            _require_client(reader)
             async with aclosing(self._db.stream(*statement_of(access, wanted, wanted.limit + 1))) as batches:
                 async for batch in batches:
                     yield batch
@@ -116,6 +117,16 @@ async def _rest(batch: list[Row], batches: AsyncGenerator[list[Row], None], limi
         sent += len(batch)
         batch = await anext(batches, [])
     yield b'],"count":%d,"has_more":%s}' % (min(sent, limit), b"true" if sent > limit else b"false")
+
+
+def _require_client(reader: Identity) -> None:
+    """Raises CommandError when nobody would read what is about to be fetched."""
+    if reader.gone:
+        raise no_service("the client has left")
+
+
+def _too_many_pages() -> CommandError:
+    return no_service("too many large pages were asked for before this one on its socket")
 
 
 def _too_many_streams() -> CommandError:
