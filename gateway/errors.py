@@ -103,12 +103,15 @@ class CommandError(Exception):
         self.confirmed = False
 
     def for_another(self) -> CommandError:
-        """The same for another command that waited for the same; told to come back, it comes at a time of its own."""
+        """The same for another command that waited for the same; told to come back, it comes at a time of its own.
+
+        Its own access is yet to be confirmed.
+        """
         wait = self.retry_after_ms and random.randint(self.retry_after_ms // 2, self.retry_after_ms * 3 // 2)  # noqa: S311
         error = CommandError(
             self.code, self.message, field=self.field, outcome=self.outcome, retry_after_ms=wait, data=self.data
         )
-        error.confirmed, error.__cause__ = self.confirmed, self.__cause__
+        error.__cause__ = self.__cause__
         return error
 
 

@@ -169,7 +169,7 @@ class GroupCommit(Generic[Item, Result]):
                 await self._answer_one_by_one(batch)
                 return
             for _, answer in batch:
-                _settle(answer, error)
+                _settle(answer, error.for_another() if isinstance(error, CommandError) else error)
             return
         for (_, answer), result in zip(batch, results, strict=True):
             if not answer.done():

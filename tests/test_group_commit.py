@@ -278,7 +278,10 @@ async def test_shared_statement_waits_a_moment_for_a_locked_row(start, connect, 
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("where", ["before", "within", "after"])
 async def test_lost_connection_acknowledges_nothing_that_is_not_there(dsn, connect, db, share, where):
-    """Adds whose full statement is cut are unknown, stored whole or not at all; what is acknowledged is there, once."""
+    """Adds whose full statement is cut are unknown, stored whole or not at all; what is acknowledged is there, once.
+
+    Each is told a time of its own to come back at.
+    """
     await db.execute(POISON)
     async with proxied(dsn) as (proxy, through), started(through, commands_per_commit_max=share, **PATIENT) as gateway:
         clients = [await connect(gateway) for _ in range(4)]
@@ -297,6 +300,7 @@ async def test_lost_connection_acknowledges_nothing_that_is_not_there(dsn, conne
     others = {(reply["error"], reply["outcome"]) for some in replies for reply in some if reply["status"] != 200}
     stored = [row["title"] for row in await db.fetch("SELECT title FROM calendar_event WHERE title LIKE 'event%'")]
     assert {("NO_SERVICE", "unknown")} == others
+    assert len({reply["retry_after_ms"] for some in replies for reply in some if reply["status"] != 200}) > share // 2
     assert set() == set(acknowledged) - set(stored)
     assert len(stored) == len(set(stored))
     if where != "after":

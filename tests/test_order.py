@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 
-import asyncpg
 import pytest
 
 from gateway.calendar_store.statements import GET_EVENTS
@@ -70,27 +69,6 @@ async def test_get_sees_nothing_of_what_was_sent_behind_it(gateway, connect, mon
     replies = {reply["extID"]: reply for reply in [await client.receive() for _ in range(2)]}
     assert {"get": 200, "change": 200} == {ext_id: reply["status"] for ext_id, reply in replies.items()}
     assert event == replies["get"]["data"]["event"]
-
-
-async def test_change_that_is_sent_again_takes_no_later_place(start, connect, db, dsn):
-    """Sent again while the first try is under way, it fails with it: done later it would undo what was sent behind both."""
-    gateway = await start(db_lock_seconds=0.5)
-    client = await connect(gateway)
-    event = await client.add()
-    locker = await asyncpg.connect(dsn)
-    async with locker.transaction():
-        await locker.execute("SELECT FROM calendar_event WHERE id = $1 FOR UPDATE", event["id"])
-        for ext_id, title in (("first", "a"), ("again", "a"), ("behind", "b")):
-            key = {} if ext_id == "behind" else {"idempotencyKey": "k"}
-            data = {"id": event["id"], "title": title}
-            await client.socket.send(json.dumps({"command": "MngUpdateCalendarEvent", "extID": ext_id, "data": data, **key}))
-        replies = [await client.receive() for _ in range(2)]
-    assert {("first", 504, "not_executed"), ("again", 504, "not_executed")} == {
-        (reply["extID"], reply["status"], reply["outcome"]) for reply in replies
-    }
-    await locker.close()
-    assert ("behind", 200) == ((reply := await client.receive())["extID"], reply["status"])
-    assert "b" == await db.fetchval("SELECT title FROM calendar_event")
 
 
 @pytest.mark.parametrize("reads", [0, 20], ids=["session to look up", "manager waits its turn"])

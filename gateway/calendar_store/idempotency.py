@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.database import Database, Statement
+from gateway.database_errors import no_service
 from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome
 from gateway.settings import Settings
 from gateway.turns import Turns
@@ -76,10 +77,10 @@ class _Kept(NamedTuple):
 
 
 class _Failed(NamedTuple):
-    """Why the first write with a key did nothing, or may have."""
+    """When the first write with a key failed; its error, where that may be told to those who sent the same."""
 
     digest: bytes
-    error: CommandError
+    error: CommandError | None
     at: float
 
 
@@ -95,26 +96,29 @@ class Idempotency:
         """The reply as JSON, and whether it was given before. Raises what `write` raises, and CommandError CONFLICT.
 
         Equal keys of this process wait for each other here, without a database connection; what was sent again while the
-        first was under way shares its failure, or it would come behind the commands that were sent after both. A refusal
+        first was under way fails with it, or it would come behind the commands that were sent after both. A refusal
         counts only once it is clear that the key is new: the event may have changed or gone since the first time.
         """
         began = time.monotonic()
         async with self._turns.of((key.manager_id, key.key)) as turn:
             if isinstance(turn.result, _Kept):
                 return _again(turn.result, key), True
-            if turn.result is not None and turn.result.at > began and turn.result.digest == key.digest:
-                raise turn.result.error.for_another()
+            if turn.result is not None and turn.result.at > began:
+                raise _failed_before(turn.result, key)
             try:
                 reply = await write()
             except KeyTakenError as taken:
                 turn.result = await self._committed(key, taken.lost)
                 return _again(turn.result, key), taken.lost is None
             except CommandError as error:
-                if ERRORS[error.code].status >= 500 or (kept := await self._find(key)) is None:
-                    if error.code is not ErrorCode.UNAUTHORIZED:  # which is the session's, and the next one's may be another
-                        turn.result = _Failed(key.digest, error.for_another(), time.monotonic())
+                try:
+                    kept = None if ERRORS[error.code].status >= 500 else await self._find(key)
+                except CommandError:
+                    turn.result = _Failed(key.digest, None, time.monotonic())
                     raise
-                turn.result = kept
+                turn.result = kept or _failure(key, error)
+                if kept is None:
+                    raise
                 return _again(kept, key), True
             turn.result = _Kept(key.digest, reply)
             return reply, False
@@ -151,6 +155,25 @@ class Idempotency:
     async def _find(self, key: WriteKey) -> _Kept | None:
         row = await self._db.fetch_row(_FIND, key.manager_id, key.key)
         return None if row is None else _Kept(row["digest"], row["reply"].encode())
+
+
+def _failure(key: WriteKey, error: CommandError) -> _Failed | None:
+    """What those that wait for the key are to know. None after a refusal that the database did not confirm.
+
+    Such a one they meet again, or their access is another by now. An ended session is not theirs, if they have another.
+    """
+    if error.code is ErrorCode.UNAUTHORIZED:
+        return _Failed(key.digest, None, time.monotonic())
+    if error.confirmed or ERRORS[error.code].status >= 500:
+        return _Failed(key.digest, error.for_another(), time.monotonic())
+    return None
+
+
+def _failed_before(first: _Failed, key: WriteKey) -> CommandError:
+    """Why a command that waited for its key is not done."""
+    if first.error is not None and first.digest == key.digest:
+        return first.error.for_another()
+    return no_service("the command before this one with its idempotencyKey failed")
 
 
 def _first_is_running() -> CommandError:
