@@ -22,8 +22,9 @@ SLOW_SECONDS = 0.02
 """A statement that takes longer, some 20 times what they take, waits for a lock or the disk: nothing waits for it."""
 ASIDE_SECONDS = 0.1
 """An item run by itself, or a statement, that takes longer waits for a lock: those behind it go on."""
-ASIDE_MAX = 4
-"""Items left aside like that, each on a database connection of its own, before those behind them wait."""
+ASIDE_MIN, ASIDE_MAX = 2, 4
+"""Items left aside like that, each on a database connection of its own, before those behind them wait: without a spare
+connection, and with one."""
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -180,7 +181,7 @@ class GroupCommit(Generic[Item, Result]):
         aside: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as tasks:
             for entry in batch:
-                while aside and (len(aside) == ASIDE_MAX or not self._has_spare()):
+                while len(aside) >= (ASIDE_MAX if self._has_spare() else ASIDE_MIN):
                     _, aside = await asyncio.wait(aside, return_when=asyncio.FIRST_COMPLETED)
                 if self._loop.time() >= deadline:
                     _settle(entry[1], CommandError(ErrorCode.TIMEOUT, "the commands before this one took too long"))

@@ -210,13 +210,16 @@ async def test_shared_statement_locks_events_in_one_order(start, connect, db, co
     assert sorted(ids) == [row["id"] for row in await db.fetch("SELECT id FROM locked ORDER BY number")]
 
 
+@pytest.mark.parametrize(("connections", "rows"), [(10, WRITERS_MAX + 1), (5, WRITERS_MAX)])
 @pytest.mark.parametrize("command", ["MngUpdateCalendarEvent", "MngDeleteCalendarEvent"])
-async def test_events_that_others_have_locked_hold_up_no_other(start, connect, db, dsn, monkeypatch, command):
-    """More changes wait for locked rows than there are writers, and those of other events go on."""
+async def test_events_that_others_have_locked_hold_up_no_other(
+    start, connect, db, dsn, monkeypatch, command, connections, rows
+):
+    """As many changes wait for locked rows as there are writers, or more, and those of other events go on."""
     monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.02)
-    gateway = await start(commands_per_commit_max=64, **PATIENT)
+    gateway = await start(commands_per_commit_max=64, db_connections_max=connections, **PATIENT)
     client, other = await connect(gateway), await connect(gateway, login="11")
-    locked = [(await client.add())["id"] for _ in range(WRITERS_MAX + 1)]
+    locked = [(await client.add())["id"] for _ in range(rows)]
     ids = [(await other.add())["id"] for _ in range(20)]
     fields = {"priority": 3} if command == "MngUpdateCalendarEvent" else {}
     locker = await asyncpg.connect(dsn)
