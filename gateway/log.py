@@ -8,6 +8,8 @@ import sys
 import time
 import traceback
 from collections.abc import MutableMapping
+from contextlib import suppress
+from io import TextIOBase
 from typing import Any, TextIO
 
 import msgspec
@@ -33,12 +35,28 @@ def make_logger(settings: Settings, stream: TextIO | None = None) -> Logger:
     console = settings.log_format == "console" or (settings.log_format == "auto" and stream.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if console else _json
     logger: Logger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        structlog.WriteLogger(_Unfailing(stream)),
         processors=[_limit_repeats(), structlog.processors.add_log_level, _stamp, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
     )
     _join_libraries(logger)
     return logger
+
+
+class _Unfailing(TextIOBase):
+    """Writes what can be written: a disk that is full, or a reader that has gone, costs lines, and no command."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class CommandLog:

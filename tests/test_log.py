@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import logging
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 import structlog
 
+from gateway.composition import running_gateway
 from gateway.log import REPEATS_MAX, REPEATS_SECONDS, make_logger
 from tests.client import EVENT, WAIT_SECONDS, Client
 from tests.conftest import PASSWORD, Running, Start, settings_for_tests
@@ -24,6 +26,13 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -201,6 +210,16 @@ def test_log_level_is_the_least_severe_that_is_heard(level: Any, heard: int) -> 
     for method in ("debug", "info", "warning", "error"):
         getattr(logger, method)(method)
     assert ["debug", "info", "warning", "error"][-heard:] == [line["event"] for line in lines_of(stream)]
+
+
+async def test_log_that_cannot_be_written_costs_no_command(dsn: str) -> None:
+    """Neither the failures that are logged, nor those that come after."""
+    settings = settings_for_tests()
+    async with (
+        running_gateway(settings, dsn, make_logger(settings, Full())) as gateway,
+        Client.connected(f"ws://127.0.0.1:{gateway.port}/") as client,
+    ):
+        assert [404] * 3 == [(await client.command("MngNothing"))["status"] for _ in range(3)]
 
 
 async def test_log_takes_any_ext_id(gateway: Running, connect: Any) -> None:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -92,8 +93,9 @@ async def _serve(settings: Settings, dsn: str, logger: Logger) -> None:
         gc.freeze()
         gc.set_threshold(GC_YOUNG_OBJECTS)
         logger.info("serving", host=settings.host, port=gateway.port, embedded=not settings.database_url)
-        click.echo(_welcome(settings, gateway.port))
-        sys.stdout.flush()
+        with suppress(OSError):  # whoever started it may not listen
+            click.echo(_welcome(settings, gateway.port))
+            sys.stdout.flush()
 
     try:
         await serve_until(settings, dsn, logger, stop, stop_now, ready)
