@@ -9,8 +9,7 @@ import time
 import traceback
 from collections.abc import MutableMapping
 from contextlib import suppress
-from io import TextIOBase
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
@@ -35,7 +34,7 @@ def make_logger(settings: Settings, stream: TextIO | None = None) -> Logger:
     console = settings.log_format == "console" or (settings.log_format == "auto" and stream.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if console else _json
     logger: Logger = structlog.wrap_logger(
-        structlog.WriteLogger(_Unfailing(stream)),
+        structlog.WriteLogger(cast(TextIO, _Unfailing(stream))),
         processors=[_limit_repeats(), structlog.processors.add_log_level, _stamp, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
     )
@@ -43,7 +42,7 @@ def make_logger(settings: Settings, stream: TextIO | None = None) -> Logger:
     return logger
 
 
-class _Unfailing(TextIOBase):
+class _Unfailing:
     """Writes what can be written: a disk that is full, or a reader that has gone, costs lines, and no command."""
 
     def __init__(self, stream: TextIO) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct, field
 
 from gateway.errors import ERRORS, CommandError, ErrorCode
-from gateway.faults import members_of, text_fault
+from gateway.faults import has_many_values, members_of, text_fault
 
 EXT_ID_CHARS_MAX = 128
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -21,6 +22,8 @@ Key = Annotated[str, Meta(min_length=1, max_length=128)]
 EMPTY = Raw(b"{}")
 OBJECT, NOTHING = b"{n"
 """What JSON of an object begins with, and `null`."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]..")
 
 
 class Frame(Struct, frozen=True, gc=False):
@@ -171,9 +174,11 @@ def encode_ext_id(ext_id: str | int) -> bytes:
 
 
 def _nul_fault(data: Raw, message: str) -> CommandError | None:
-    """Searches text for NUL, which JSON spells as an escape. The text `\\\\u0000` matches too, and is found innocent."""
-    if "\\u0000" not in message:
+    """Searches text for NUL, which JSON spells as an escape. The text `\\\\u0000` is innocent."""
+    if "\\u0000" not in message or b"\\u0000" not in bytes(data).replace(b"\\\\", b"__"):
         return None
+    if has_many_values(message):
+        return CommandError(ErrorCode.INVALID_DATA, "data contains a NUL character (\\u0000); leave it out")
     try:
         return text_fault(json.loads(bytes(data), parse_int=str))
     except RecursionError:  # the two parsers' limits differ by a few levels
@@ -182,6 +187,10 @@ def _nul_fault(data: Raw, message: str) -> CommandError | None:
 
 def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorization:
     """Answers what the fast decoder refuses: the standard library's parser finds the extID, and the fault is named."""
+    if has_many_values(message):
+        raise BadFrameError(
+            _bad("the message is wrong, and too long to say where: find it with fewer values"), _ext_id_of(message)
+        )
     try:
         value = json.loads(message)
     except RecursionError:
@@ -202,6 +211,15 @@ def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorizat
     if fault_in_data := text_fault(value.get("data")):
         return frame, fault_in_data
     return msgspec.structs.replace(frame, data=_data_of(message, ext_id)), None
+
+
+def _ext_id_of(message: str) -> bytes:
+    """The extID of a message that is refused unread, as JSON; `null` where it cannot be found."""
+    try:
+        ext_id = msgspec.json.decode(members_of(_SURROGATE.sub(r"\\u0020", message))["extID"], type=str | int)
+    except (KeyError, msgspec.MsgspecError, RecursionError):
+        return b"null"
+    return b"null" if _ext_id_fault(ext_id) else encode_ext_id(ext_id)
 
 
 def _data_of(message: str, ext_id: str | int) -> Raw:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway import wire
 from gateway.errors import CommandError, ErrorCode, Outcome
+from gateway.faults import SEARCHED_VALUES_MAX
 from gateway.wire import Authorization, BadFrameError, Frame
 
 HEAD = '{"command":"HealthCheck","extID":1'
@@ -175,6 +176,29 @@ def test_read_finds_bad_text_in_data(data, field):
     """A NUL or half a surrogate pair in `data` is a fault of its field, reported once command and session are right."""
     fault = fault_in_data(HEAD + ',"data":' + data + "}")
     assert (ErrorCode.INVALID_DATA, field) == (fault.code, fault.field)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (r'"extID":7,"data":{"title":["\u0000",%s0]}', None),
+        (r'"extID":7,"data":{"title":["\ud800",%s0]}', (b"7", ErrorCode.BAD_REQUEST)),
+        (r'"extID":7,"__token":1,"data":{"title":[%s0]}', (b"7", ErrorCode.BAD_REQUEST)),
+        (r'"extID":1.5,"data":{"title":["\u0000",%s0]}', (b"null", ErrorCode.BAD_REQUEST)),
+        (r'"extID":7,"data":{"title":[%sNaN]}', (b"null", ErrorCode.BAD_REQUEST)),
+    ],
+)
+def test_read_searches_no_long_message(wrong, error, monkeypatch):
+    """Where one of many values is wrong is not said, as looking for it would stop the event loop; the extID is found."""
+    message = '{"command":"HealthCheck",' + wrong % ("0," * SEARCHED_VALUES_MAX) + "}"
+    monkeypatch.setattr("gateway.wire.json", None)
+    monkeypatch.setattr("gateway.wire.text_fault", None)
+    if error is None:
+        fault = fault_in_data(message)
+        assert (ErrorCode.INVALID_DATA, None) == (fault.code, fault.field)
+        assert "NUL" in fault.message
+    else:
+        assert error == refused(message)
 
 
 def test_read_accepts_text_that_only_looks_bad():
