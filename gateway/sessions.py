@@ -20,6 +20,7 @@ from msgspec import Struct
 from gateway import wire
 from gateway.access import Access
 from gateway.database import Database, Statement
+from gateway.database_errors import no_service
 from gateway.errors import CommandError, ErrorCode
 from gateway.issuer_keys import IssuerKeys
 from gateway.tokens import Session
@@ -168,22 +169,19 @@ class Sessions:
 
         Raises StaleAccessError.
         """
-        row = await self._db.fetch_row(_EPOCH)
-        assert row is not None
-        self.check_epoch(access, row["epoch"])
+        self.check_epoch(access, await self._epoch_now())
 
     def check_epoch(self, access: Access, epoch: int) -> None:
         """Takes note of the epoch that a statement has seen. Raises StaleAccessError when the access was decided at another."""
         if access.epoch != epoch:
-            self._epoch = max(self._epoch, epoch)
+            self._note_epoch(epoch)
             raise StaleAccessError
 
     async def current_epoch(self) -> int:
         """The epoch as the database has it now; access that was remembered at another is looked up anew at its next use."""
-        row = await self._db.fetch_row(_EPOCH)
-        assert row is not None
-        self._epoch = max(self._epoch, row["epoch"])
-        return self._epoch
+        epoch = await self._epoch_now()
+        self._note_epoch(epoch)
+        return epoch
 
     async def ended_of(self, sessions: Sequence[Session]) -> set[Session]:
         """Those that are over: expired, revoked or removed, or their manager disabled or removed."""
@@ -218,6 +216,21 @@ class Sessions:
         if row is None:
             raise ended()
 
+    async def _epoch_now(self) -> int:
+        row = await self._db.fetch_row(_EPOCH)
+        if row is None:
+            raise no_service("the database's access_epoch has no row: it was not restored whole")
+        return int(row["epoch"])
+
+    def _note_epoch(self, epoch: int) -> None:
+        """Remembers the epoch. A lower one is another database's, promoted or restored, where the higher may come again.
+
+        Or that of a statement that another has overtaken, which costs some look-ups.
+        """
+        if epoch < self._epoch:
+            self._known.clear()
+        self._epoch = epoch
+
     async def _look_up(self, session: Session) -> Access:
         if session.key is None:
             row = await self._db.fetch_row(_FIND_ACCESS, session.id, session.manager_id, int(time.time()))
@@ -226,7 +239,7 @@ class Sessions:
         if row is None:
             self._known.pop(session.id, None)
             raise ended()
-        self._epoch = max(self._epoch, row["epoch"])
+        self._note_epoch(row["epoch"])
         access = Access(
             session=session,
             manager_id=session.manager_id,

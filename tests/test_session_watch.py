@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gateway import managers
 from gateway.errors import CommandError, ErrorCode
 from gateway.managers import NewManager
 from gateway.sessions import Sessions
 from gateway.tokens import Session
-from tests.client import Client
+from tests.client import EVENT, Client
 from tests.conftest import PASSWORD
 from tests.process import becomes_true, gateway_process
 
@@ -60,6 +62,38 @@ async def test_changed_rights_close_nobody(start, connect, db):
     await db.execute("UPDATE manager SET brands = '{other}', desk_mask = '*' WHERE id = 11")
     await gateway.gateway._session_watch.look()
     assert "other" == (await client.add())["brand"]
+
+
+@pytest.mark.parametrize("seen_by", ["a command", "the watch"])
+async def test_epoch_of_a_database_that_lost_some_is_taken(start, connect, db, seen_by):
+    """As a standby may have, promoted: commands go on, and a manager who is disabled then is, at the epoch that was before."""
+    gateway = await start()
+    client = await signed_in(connect, gateway, "11")
+    await db.execute("UPDATE access_epoch SET epoch = 100")
+    await client.add()
+    await db.execute("UPDATE access_epoch SET epoch = 99")
+    if seen_by == "a command":
+        assert 11 == (await client.add())["created_by"]
+    else:
+        await gateway.gateway._session_watch.look()
+    await db.execute("UPDATE manager SET disabled = true WHERE id = 11")
+    assert 100 == await db.fetchval("SELECT epoch FROM access_epoch")
+    assert 401 == (await client.command("MngAddCalendarEvent", EVENT))["status"]
+
+
+async def test_epoch_that_is_missing_ends_no_gateway(start, connect, db):
+    """As after a restore of some tables alone: commands get NO_SERVICE until it is there."""
+    gateway = await start()
+    client = await signed_in(connect, gateway, "11")
+    await client.add()
+    await db.execute("DELETE FROM access_epoch")
+    reply = await client.command("MngAddCalendarEvent", EVENT)
+    assert (503, "not_executed") == (reply["status"], reply["outcome"])
+    assert "access_epoch" in reply["message"]
+    with pytest.raises(CommandError):
+        await gateway.gateway._session_watch.look()
+    await db.execute("INSERT INTO access_epoch DEFAULT VALUES")
+    assert 11 == (await client.add())["created_by"]
 
 
 async def test_sessions_are_asked_about_in_batches_and_once(start, connect, db, monkeypatch):
