@@ -173,9 +173,9 @@ class Database:
 
         One that cannot be given back has been terminated; the answer to the command stands as it is.
         """
-        if failed is not None and isinstance(failed.__cause__, (TimeoutError, *LOST)):
+        if failed is not None and _spoils(failed.__cause__):
             with suppress(asyncpg.InterfaceError):  # the pool may have noticed already that it is gone
-                db.terminate()  # giving it back would wait for an answer that does not come
+                db.terminate()  # giving it back would wait for an answer that does not come, or keep what takes no writes
         with suppress(TimeoutError, asyncpg.PostgresError, *LOST):
             await pool.release(db, timeout=self._acquire_seconds)
 
@@ -183,6 +183,11 @@ class Database:
         """Gives the kept connections back to the pool, which can then close."""
         while self._idle:
             await self._take_back(self._pool, self._idle.pop().db)
+
+
+def _spoils(cause: BaseException | None) -> bool:
+    """Whether a connection is of no more use: lost, or opened while the database took no writes, as it then stays."""
+    return isinstance(cause, (TimeoutError, asyncpg.ReadOnlySQLTransactionError, *LOST))
 
 
 def _is_gone(db: Any) -> bool:
