@@ -7,7 +7,8 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -26,6 +27,9 @@ PASSWORD_CHARS_MIN = 8
 """Of a new password, as NIST SP 800-63B wants of those that people choose. Who has a shorter one still signs in."""
 PASSWORD_CHARS_MAX = 1024
 """A longer password is refused before it is hashed: it would cost time and add no strength."""
+
+SHARE_MIN = 4
+"""Places that one login from one address may have, or half of them, if that is more: with all of them it would bar all others."""
 
 HASHING_NICE = 5
 """How much nicer the threads that hash are than the event loop: they get a third of its processor time where both want it."""
@@ -46,28 +50,36 @@ class Passwords:
         self._pool = ThreadPoolExecutor(settings.password_workers, "password", _step_back)
         self._threads = asyncio.Semaphore(settings.password_workers)
         self._free = settings.password_workers + settings.password_queue_max
+        self._each_max = max(SHARE_MIN, self._free // 2)
+        self._each: Counter[Hashable] = Counter()
         self._pool.submit(_dummy)  # ready before the first sign-in asks, without holding up the start
 
-    async def matches(self, password: str, stored: str | None, allowed: Callable[[], None] = lambda: None) -> bool:
+    async def matches(
+        self, password: str, stored: str | None, who: Hashable = None, allowed: Callable[[], None] = lambda: None
+    ) -> bool:
         """Whether the password is the one that was hashed. With nothing stored it costs the same and is false.
 
         `allowed` is called when a thread is free, just before: what it raises ends the attempt unverified. Whoever counts
         a mismatch before awaiting anything else has counted it before the next attempt asks.
-        Raises CommandError NO_SERVICE when too many already wait.
+        Raises CommandError NO_SERVICE when too many already wait, of all or of `who`.
         """
-        matched = await self._run(lambda: _verified(stored or _dummy(), password), allowed)
+        if self._free == 0 or self._each[who] >= self._each_max:
+            raise CommandError(ErrorCode.NO_SERVICE, "too many sign-ins at once", retry_after_ms=wire.spread_ms(500, 1500))
+        self._free -= 1
+        self._each[who] += 1
+        try:
+            matched = await self._run(lambda: _verified(stored or _dummy(), password), allowed)
+        finally:
+            self._free += 1
+            self._each[who] -= 1
+            if not self._each[who]:
+                del self._each[who]
         return matched and stored is not None
 
     async def _run(self, work: Callable[[], T], allowed: Callable[[], None]) -> T:
-        if self._free == 0:
-            raise CommandError(ErrorCode.NO_SERVICE, "too many sign-ins at once", retry_after_ms=wire.spread_ms(500, 1500))
-        self._free -= 1
-        try:
-            async with self._threads:
-                allowed()
-                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._free += 1
+        async with self._threads:
+            allowed()
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
         """Ends the threads; sign-ins still waiting are dropped."""

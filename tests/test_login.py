@@ -169,6 +169,31 @@ async def test_login_past_the_password_queue_is_no_service(start: Start, connect
     assert 200 == (await attempt(clients[0], "10"))["status"]
 
 
+async def test_login_sent_all_the_time_bars_nobody_else(start: Start, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one login from one address only some wait for a thread; the others get NO_SERVICE, and other managers a place."""
+    gateway = await start(password_workers=1, password_queue_max=9)
+    flood = [await connect(gateway, login=None) for _ in range(12)]
+    other = await connect(gateway, login=None)
+    hasher = Hasher(monkeypatch, held=True)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            floods = [tasks.create_task(attempt(client, "10")) for client in flood]
+            async with asyncio.timeout(WAIT_SECONDS):
+                while sum(task.done() for task in floods) < 7:
+                    await asyncio.wait([task for task in floods if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+            refused = [task.result()["status"] for task in floods if task.done()]
+            late = tasks.create_task(attempt(other, "11"))
+            assert 200 == (await (await connect(gateway, login=None)).command("HealthCheck"))["status"]
+            hasher.go_on.set()
+    finally:
+        hasher.go_on.set()
+    assert [503] * 7 == refused
+    assert [200] * 6 == [
+        late.result()["status"],
+        *(task.result()["status"] for task in floods if task.result()["status"] != 503),
+    ]
+
+
 async def test_session_that_expires_closes_its_socket(start: Start, connect: Any) -> None:
     """At the end of its life a session's socket is closed with 4501, unasked; its token proves nothing afterwards."""
     gateway = await start(session_seconds=1)
