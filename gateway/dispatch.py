@@ -63,7 +63,7 @@ class Dispatch:
             found = wire.read(message)
         except BadFrameError as bad:
             ext_id = None if bad.ext_id == b"null" else bad.ext_id.decode()
-            self._log_failure("", ext_id, None, started, bad.error)
+            self._log_failure("", ext_id, _manager_of(identity.session), started, bad.error)
             self._count_failure(UNREADABLE, started, bad.error)
             return Refusal(wire.failure(bad.ext_id, bad.error), unreadable=ext_id is None)
         if isinstance(found, Authorization):
@@ -87,6 +87,8 @@ class Dispatch:
                 data = await self._execution.run(command, pending, session, identity)
         except CommandError as raised:
             error = raised
+            if session is None and frame.token is None:
+                manager_id = _manager_of(pending.session)
             self._log_failure(frame.command, frame.ext_id, manager_id, pending.started, error)
         except Exception as raised:  # the one place where a bug becomes a reply
             error = self._internal(frame, manager_id, pending.started, raised)
@@ -206,6 +208,10 @@ class Dispatch:
             **place_of(raised),
         )
         return error
+
+
+def _manager_of(session: Session | None) -> int | None:
+    return None if session is None else session.manager_id
 
 
 def _known_field(command: str, path: str | None) -> str | None:

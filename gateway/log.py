@@ -20,8 +20,9 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 REPEATS_MAX = 5
 """Lines of one event and kind let through in each REPEATS_SECONDS; the next one let through counts those left out."""
 REPEATS_SECONDS = 10.0
-UNLIMITED = frozenset(("command",))
-"""Each command's failure is logged, however often: it is one line, and what an operator counts."""
+UNLIMITED = "command"
+"""Each failed command of a manager is logged, however often: it is one line, and what an operator counts. What nobody has
+signed in for is limited like the rest, or anybody could fill the disk."""
 FRAMES_MAX = 8
 
 Logger = structlog.typing.FilteringBoundLogger
@@ -129,9 +130,9 @@ def _limit_repeats() -> Any:
     seen: dict[tuple[object, ...], list[float]] = {}
 
     def limit(_logger: object, method: str, event: EventDict) -> EventDict:
-        if event["event"] in UNLIMITED or method in ("debug", "info"):
+        if method in ("debug", "info") or (event["event"] == UNLIMITED and event["manager_id"] is not None):
             return event
-        key = (event["event"], event.get("line"), event.get("exception"))
+        key = tuple(event.get(name) for name in ("event", "line", "exception", "error"))
         now = time.monotonic()
         window = seen.setdefault(key, [now, 0, 0])
         if now - window[0] >= REPEATS_SECONDS:

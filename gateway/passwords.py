@@ -29,7 +29,7 @@ PASSWORD_CHARS_MAX = 1024
 """A longer password is refused before it is hashed: it would cost time and add no strength."""
 
 SHARE_MIN = 4
-"""Places that one login from one address may have, or half of them, if that is more: with all of them it would bar all others."""
+"""Places that one login from one address may have, or half of all, if that is more: with all it would bar everybody else."""
 
 HASHING_NICE = 5
 """How much nicer the threads that hash are than the event loop: they get a third of its processor time where both want it."""

@@ -260,5 +260,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _meta("least severe lines that are logged")] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], _meta("auto: console on a terminal, JSON elsewhere")] = "auto"
     log_success_ratio: Annotated[
-        float, _meta("share of successful commands that are logged, 0 to 1; failures always are", ge=0, le=1)
+        float, _meta("share of successful commands that are logged, 0 to 1; failures of managers always are", ge=0, le=1)
     ] = 0.01

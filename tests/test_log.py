@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,8 +67,8 @@ async def test_command_that_failed_is_one_line_with_its_error(gateway: Running, 
     told = [tuple(line[name] for name in names) for line in commands_of(gateway)[1:]]
     assert [
         ("MngAddCalendarEvent", "t2", 10, "INVALID_DATA", 400, "type", "not_executed", "warning"),
-        (("Nonsense" * 20)[:64], "t3", None, "INVALID_METHOD", 404, None, "not_executed", "warning"),
-        ("", None, None, "BAD_REQUEST", 400, None, "not_executed", "warning"),
+        (("Nonsense" * 20)[:64], "t3", 10, "INVALID_METHOD", 404, None, "not_executed", "warning"),
+        ("", None, 10, "BAD_REQUEST", 400, None, "not_executed", "warning"),
     ] == told
 
 
@@ -79,6 +80,17 @@ async def test_successes_are_sampled_and_failures_always_logged(start: Start, co
         assert 200 == (await client.command("HealthCheck"))["status"]
         assert 404 == (await client.command("Nonsense"))["status"]
     assert ["Nonsense"] * 3 * REPEATS_MAX == [line["command"] for line in commands_of(gateway)]
+
+
+async def test_failures_of_nobody_are_limited(gateway: Running, connect: Any) -> None:
+    """Who has not signed in cannot fill the disk: some of each kind are logged, of managers all."""
+    client = await connect(gateway, login=None)
+    for _ in range(3 * REPEATS_MAX):
+        assert 404 == (await client.command("Nonsense"))["status"]
+        assert 401 == (await client.command("MngGetCalendarEvent", {"id": 1}))["status"]
+        assert 400 == (await client.exchange("[]", None))["status"]
+    told = [(line["error"], line["manager_id"]) for line in commands_of(gateway)]
+    assert {(error, None): REPEATS_MAX for error in ("INVALID_METHOD", "UNAUTHORIZED", "BAD_REQUEST")} == Counter(told)
 
 
 async def test_nothing_that_a_client_sends_is_logged(start: Start, connect: Any, db: Any) -> None:
