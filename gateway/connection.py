@@ -24,6 +24,8 @@ CLOSE_SECONDS = 5.0
 """Time for the closing handshake before the transport is aborted: a few round trips of a bad link."""
 CUT_SECONDS = 1.0
 """The same for a client that does not read: a short try."""
+FRAMES_WHOLE = 2
+"""As many frames of the largest size may be commands that wait; what waits keeps all of its message."""
 SETTLE_SECONDS = 10.0
 """Time for commands in flight before a socket is closed all the same; more than their database limits add up to."""
 
@@ -62,11 +64,12 @@ class Connection:
         self._dispatch = dispatch
         self._unreadable_max = settings.unreadable_frames_max
         self._in_flight_max = settings.in_flight_max
+        self._in_flight_chars_max = FRAMES_WHOLE * settings.frame_bytes_max
         self._outbox = Outbox(socket, settings, backlog)
         identity.room = self._outbox.room
         self._workers = workers
         self._record = record
-        self._unanswered = 0
+        self._unanswered = self._unanswered_chars = 0
         self._all_answered: asyncio.Event | None = None
         self._unreadable_in_a_row = 0
         self._authorizing = False
@@ -151,7 +154,12 @@ class Connection:
 
     def _may_take(self) -> bool:
         """Whether the next message may be taken: there is room for its command and its reply, and it is known whose it is."""
-        return self._unanswered < self._in_flight_max and not self._authorizing and not self._outbox.piles_up()
+        return (
+            self._unanswered < self._in_flight_max
+            and self._unanswered_chars < self._in_flight_chars_max
+            and not self._authorizing
+            and not self._outbox.piles_up()
+        )
 
     def _take(self, message: Message) -> None:
         if not isinstance(message, str):
@@ -164,6 +172,7 @@ class Connection:
         if isinstance(found, Pending):
             self._unreadable_in_a_row = 0
             self._unanswered += 1
+            self._unanswered_chars += found.size
             self._workers.start(self._answer, found)
         elif isinstance(found, Authorization):
             self._authorizing = True
@@ -185,6 +194,7 @@ class Connection:
                 self.end(CloseCode.SESSION_ENDED, "the session is over: sign in again")
         finally:  # also after a bug: the messages behind it must not wait for ever
             self._unanswered -= 1
+            self._unanswered_chars -= pending.size
             if self._unanswered == 0 and self._all_answered:
                 self._all_answered.set()
                 self._all_answered = None

@@ -68,7 +68,7 @@ class Dispatch:
             return Refusal(wire.failure(bad.ext_id, bad.error), unreadable=ext_id is None)
         if isinstance(found, Authorization):
             return found
-        return Pending(*found, identity.session, started)
+        return Pending(*found, identity.session, started, len(message))
 
     async def answer(self, pending: Pending, identity: Identity) -> Reply:
         """Runs the command and builds its one reply; every error that a handler raises ends here."""

@@ -24,12 +24,13 @@ from gateway.wire import Frame, Streamed
 
 
 class Pending(Struct, frozen=True):
-    """A command that was read and is yet to be answered, with the session of the moment it was read."""
+    """A command that was read and is yet to be answered, with the session of the moment it was read, and its size."""
 
     frame: Frame
     fault: CommandError | None
     session: Session | None
     started: float
+    size: int
 
 
 class Execution:

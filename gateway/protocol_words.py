@@ -28,7 +28,8 @@ is omitted in a new event is 0. Of equal keys the last counts.
 name the same event take effect in the order sent: a change and then a get of one event may be sent together. Nothing else waits
 for what was sent before it, so a filter that shall show an add is sent once the add is answered.
 
-Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, the socket is not read until one is answered.
+Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, or so many as are twice `GATEWAY_FRAME_BYTES_MAX`, the socket is not read
+until one is answered.
 
 A reply of more than 500 events or 4 MiB comes in pieces. A manager has one of those at a time, on all sockets together, and a socket has
 one; the next waits for its turn, {2 * TURN_SECONDS:g} seconds at most, then it is answered `NO_SERVICE`. A client that has not

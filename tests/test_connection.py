@@ -42,22 +42,26 @@ async def test_commands_of_one_socket_overtake_each_other(start, connect, dsn):
         assert "slow" == (await client.receive())["extID"]
 
 
-async def test_socket_is_not_read_past_its_limit_of_commands(start, connect, dsn):
-    """With two commands under way the third is not begun, whatever it is, and is answered once one of them is."""
-    gateway = await start(in_flight_max=2, **PATIENT)
+@pytest.mark.parametrize(
+    ("settings", "commands", "padding"), [({"in_flight_max": 2}, 2, 0), ({"frame_bytes_max": 65_536}, 3, 60_000)]
+)
+async def test_socket_is_not_read_past_its_limit_of_commands(start, connect, dsn, settings, commands, padding):
+    """With so many commands under way, or so long ones, the next is not begun, and is answered once one of them is."""
+    gateway = await start(**settings, **PATIENT)
     async with held_adds(dsn) as hold:
         client, other = await connect(gateway), await connect(gateway)
-        for ext_id in (1, 2):
-            await send(client, ext_id, data=HELD)
-        await send(client, 3, "HealthCheck")
+        for number in range(commands):
+            await send(client, f"held {number}", data={**HELD, "__access": "x" * padding})
+        await send(client, "behind", "HealthCheck")
         await client.socket.send("ping")
         await hold.begun()
+        await becomes_true(lambda: any(connection.blocked for connection in gateway.gateway._connections))
         assert 200 == (await other.command("HealthCheck"))["status"]
         logged = {line["ext_id"] for line in gateway.log_lines if line["event"] == "command"}
-        assert logged.isdisjoint((1, 2, 3))
+        assert logged.isdisjoint({"behind", *(f"held {number}" for number in range(commands))})
         await hold.release()
-        answers = [await client.socket.recv() for _ in range(4)]
-        assert '"extID":3' not in answers[0]
+        answers = [await client.socket.recv() for _ in range(commands + 2)]
+        assert '"extID":"behind"' not in answers[0]
         assert "pong" != answers[0]
         assert "pong" in answers
 
@@ -105,7 +109,8 @@ async def test_client_reset_in_the_middle_of_a_reply_harms_no_command(start, con
 async def test_client_that_does_not_read_is_cut(start, connect, db, dsn, monkeypatch):
     """No more waits for a client than the limit says, and past it the next sweep ends the socket; another is served."""
     monkeypatch.setattr("gateway.sweeper.SWEEP_SECONDS", 3600)
-    gateway = await start(outbox_bytes_max=100_000, outbox_stall_seconds=600, pong_timeout_seconds=900, **PATIENT)
+    limits = {"outbox_bytes_max": 100_000, "outbox_stall_seconds": 600, "pong_timeout_seconds": 900, "frame_bytes_max": 2**22}
+    gateway = await start(**limits, **PATIENT)
     deaf, other = await connect(gateway), await connect(gateway)
     deaf.socket.transport.pause_reading()
     async with held_adds(dsn) as hold:
