@@ -15,12 +15,12 @@ RUN /build/bin/pip wheel --no-build-isolation --no-deps -w /dist . \
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home gateway
 COPY --from=build /venv /venv
+COPY deploy/health_check.py /
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 GATEWAY_HOST=0.0.0.0
 USER gateway
 EXPOSE 8080 9464
 # GATEWAY_DATABASE_URL and GATEWAY_TOKEN_SECRET must be given; the image has no embedded PostgreSQL.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["python", "-c", \
-    "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('GATEWAY_PORT', '8080') + '/healthz', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["python", "/health_check.py"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["gateway"]
 CMD ["serve"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from gateway.environment import HINTS, PREFIX
 from gateway.errors import CloseCode
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from tests.certificates import Authority
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -167,3 +170,28 @@ def test_compose_services_have_health_checks_and_start_in_order():
     assert {"schema": "service_completed_successfully"} == awaited("gateway")
     assert int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s")) > Settings().drain_seconds
     assert SERVICES["gateway"]["ulimits"]["nofile"] > Settings().connections_max
+
+
+async def is_healthy(**variables: object) -> bool:
+    """What the image's own check says with these environment variables."""
+    command = re.search(r'HEALTHCHECK .* CMD \["python", "/([^"]+)"\]', (ROOT / "Dockerfile").read_text())
+    assert command
+    assert f"COPY deploy/{command[1]} /\n" in (ROOT / "Dockerfile").read_text()
+    environment = {f"GATEWAY_{name.upper()}": str(value) for name, value in variables.items()}
+    check = await asyncio.create_subprocess_exec(
+        sys.executable, DEPLOY / command[1], env=environment, stderr=asyncio.subprocess.DEVNULL
+    )
+    return await check.wait() == 0
+
+
+async def test_image_is_healthy_wherever_the_gateway_listens(start: Any, tmp_path: Path) -> None:
+    """By TLS and without, on all addresses and on one; not where nobody answers, or not as the settings say."""
+    plain, single = await start(host="0.0.0.0"), await start(host="127.0.0.3")
+    files = Authority(tmp_path).write().settings
+    secured = await start(**files)
+    assert await is_healthy(host="0.0.0.0", port=plain.port)
+    assert await is_healthy(host="127.0.0.3", port=single.port)
+    assert await is_healthy(port=secured.port, tls_cert=files["tls_cert"], host="")
+    assert not await is_healthy(port=secured.port)
+    assert not await is_healthy(port=single.port)
+    assert "!deploy/health_check.py\n" in (ROOT / ".dockerignore").read_text()
