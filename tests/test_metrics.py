@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
@@ -13,7 +14,7 @@ from gateway import __version__
 from gateway.environment import load
 from gateway.errors import CloseCode, StartupError
 from gateway.metrics import Metrics
-from tests.client import EVENT, Client
+from tests.client import EVENT, WAIT_SECONDS, Client
 from tests.conftest import PASSWORD, started
 from tests.held import HELD, PATIENT, held_adds
 from tests.process import gateway_process
@@ -245,6 +246,22 @@ async def test_metrics_can_be_switched_off(start):
     """`off` as the host listens nowhere."""
     gateway = await start(**{**SHOWN, "metrics_host": "off"})
     assert [] == [line for line in gateway.log_lines if line["event"] == "metrics"]
+
+
+async def test_metrics_page_waits_for_no_client_at_the_stop(dsn):
+    """A connection to it that has said nothing yet, or half of a request, is ended."""
+    connections = []
+    async with asyncio.timeout(WAIT_SECONDS):
+        async with started(dsn, handshake_seconds=600, **SHOWN) as gateway:
+            for said in (b"", b"GET /met"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", metrics_port(gateway))
+                writer.write(said)
+                connections.append((reader, writer))
+            await scrape(gateway)  # who came before has been let in
+        for reader, writer in connections:
+            with suppress(ConnectionResetError):
+                assert b"" == await reader.read()
+            writer.close()
 
 
 def test_metrics_port_must_not_be_the_gateways():
