@@ -26,6 +26,9 @@ SECRET_CHARS_MIN = 32
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 """As browsers write it; what they never send could only be a mistake."""
 
+_HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:[0-9]*)?")
+"""Of a database: a name or an address, and a port."""
+
 
 class Entry(NamedTuple):
     """One setting as `gateway settings` and the documentation show it; `value` is masked where it is secret."""
@@ -179,12 +182,22 @@ def _shown(name: str, value: object) -> str:
     if _meta_of(name).extra["secret"]:  # type: ignore[index]
         return MASK if value else ""
     if name == "database_url" and value:
-        parts = urlsplit(str(value))
-        if parts.password:
-            host = parts.netloc.rpartition("@")[2]
-            return urlunsplit(parts._replace(netloc=f"{parts.username}:{MASK}@{host}", query=""))
-        return urlunsplit(parts._replace(query=""))
+        return _without_password(str(value))
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _without_password(url: str) -> str:
+    """The database's address as far as it is certain that nothing in it belongs to the password.
+
+    Of a password that holds /, # or ? unencoded, `urlsplit` takes a part for port, path, query or fragment.
+    """
+    parts = urlsplit(url)
+    hosts = parts.netloc.rpartition("@")[2]
+    behind = parts.path + parts.query + parts.fragment
+    if "@" in behind or not all(_HOST.fullmatch(host) for host in hosts.split(",")):
+        return f"{parts.scheme}://{MASK}"
+    netloc = f"{parts.username}:{MASK}@{hosts}" if parts.password else parts.netloc
+    return urlunsplit(parts._replace(netloc=netloc, query="", fragment=""))
 
 
 def _source(name: str, environ: Mapping[str, str], flags: Mapping[str, object]) -> str:

@@ -184,6 +184,13 @@ def test_setting_token_secret_is_never_shown() -> None:
         ("postgresql://u@h/x?password=hidden", "postgresql://u@h/x"),
         ("postgresql://u@h/x", "postgresql://u@h/x"),
         ("postgres://u:hidden@a:1,b:2/x", f"postgres://u:{MASK}@a:1,b:2/x"),
+        ("postgresql://u:hidden@[::1]:5432/x", f"postgresql://u:{MASK}@[::1]:5432/x"),
+        ("postgresql://u:hid/den@h:5432/x", f"postgresql://{MASK}"),
+        ("postgresql://u:hid#den@h:5432/x", f"postgresql://{MASK}"),
+        ("postgresql://u:hid?den@h:5432/x", f"postgresql://{MASK}"),
+        ("postgresql://u:7/hid@den@h/x", f"postgresql://{MASK}"),
+        ("postgresql://u:a@hid/den@h/x", f"postgresql://{MASK}"),
+        ("postgresql://u:hidden", f"postgresql://{MASK}"),
     ],
 )
 def test_setting_database_url_is_shown_without_its_password(url: str, shown: str) -> None:
