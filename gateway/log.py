@@ -33,10 +33,10 @@ def make_logger(settings: Settings, stream: TextIO | None = None) -> Logger:
     """The logger of the process; JSON lines unless the stream is a terminal. Standard library loggers join it."""
     stream = stream or sys.stderr
     console = settings.log_format == "console" or (settings.log_format == "auto" and stream.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if console else _json
+    renderers: list[Any] = [_escape, structlog.dev.ConsoleRenderer()] if console else [_json]
     logger: Logger = structlog.wrap_logger(
         structlog.WriteLogger(cast(TextIO, _Unfailing(stream))),
-        processors=[_limit_repeats(), structlog.processors.add_log_level, _stamp, renderer],
+        processors=[_limit_repeats(), structlog.processors.add_log_level, _stamp, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
     )
     _join_libraries(logger)
@@ -151,6 +151,14 @@ def _limit_repeats() -> Any:
 
 def _stamp(_logger: object, _method: str, event: EventDict) -> EventDict:
     event["time"] = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{int(time.time() * 1000) % 1000:03d}Z"
+    return event
+
+
+def _escape(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """What clients say may hold what a terminal obeys (colours, the cursor, lines rewritten): it is shown, not sent there."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = repr(value)[1:-1]
     return event
 
 

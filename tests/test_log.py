@@ -214,6 +214,19 @@ def test_log_is_json_when_not_on_a_terminal(log_format: str, terminal: bool, is_
     assert "serving" in stream.getvalue()
 
 
+@pytest.mark.parametrize(("said", "shown"), [
+    ("\x1b[1A\x1b[2Kfaked", r"\x1b[1A\x1b[2Kfaked"), ("\x9b1A", r"\x9b1A"), ("a\u202eb", r"a\u202eb"),
+    ("half\ud83d", r"half\ud83d"), ("a\nb", r"a\nb"), ("\x1b[1A by", r"'\\x1b[1A by'"), ("Tschüß", "Tschüß"),
+])  # fmt: skip
+def test_console_shows_what_a_terminal_would_obey(said: str, shown: str) -> None:
+    """A client's text moves no cursor, sets no colour and begins no line; what people write stays as it is."""
+    stream = io.StringIO()
+    make_logger(settings_for_tests(log_format="console"), stream).warning("command", ext_id=said)
+    (line,) = stream.getvalue().splitlines()
+    assert shown in line
+    assert said.isprintable() or said not in line
+
+
 @pytest.mark.parametrize(("level", "heard"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
 def test_log_level_is_the_least_severe_that_is_heard(level: Any, heard: int) -> None:
     """Each level lets itself and what is more severe through."""
