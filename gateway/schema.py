@@ -1,4 +1,8 @@
-"""The version of the database schema, and the ordered SQL steps that lead to it. `schema.sql` shows where they end."""
+"""The version of the database schema, and the ordered SQL steps that lead to it. `schema.sql` shows where they end.
+
+A step leaves the gateways of earlier versions running: it takes away or renames nothing that they use, and asks for nothing
+that they do not write. So the schema is applied first, and gateways follow one by one.
+"""
 
 from __future__ import annotations
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.client import WAIT_SECONDS, Client
+from tests.client import EVENT, WAIT_SECONDS, Client
 from tests.conftest import Running, Start
 
 ALLOWED = "https://crm.example.com"
@@ -120,12 +121,26 @@ async def test_plain_requests_are_no_upgrade(gateway: Running) -> None:
 
 
 async def test_ready_needs_the_schemas_version(gateway: Running, db: asyncpg.Connection[asyncpg.Record]) -> None:
-    """/readyz is 200 at this gateway's version, 503 at any other, and 200 again."""
+    """/readyz is 503 at an older version than this gateway's, or at none, and 200 again."""
     assert (200, "ready\n") == await get(gateway, "/readyz")
+    for older in ("version = (SELECT max(version) FROM schema_version)", "true"):
+        await db.execute(f"CREATE TABLE kept AS SELECT * FROM schema_version WHERE {older}")
+        await db.execute(f"DELETE FROM schema_version WHERE {older}")
+        assert "not ready: the database schema is older than this gateway's\n" == await ready_when(gateway, 503)
+        await db.execute("INSERT INTO schema_version SELECT * FROM kept; DROP TABLE kept")
+        assert "ready\n" == await ready_when(gateway, 200)
+
+
+async def test_ready_and_serving_at_a_newer_schema(
+    start: Start, connect: Any, db: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between `gateway schema apply` and the next version's start the running gateway goes on, and is sent clients."""
+    monkeypatch.setattr("gateway.readiness.READY_CACHE_SECONDS", 0)
+    gateway = await start()
     await db.execute("INSERT INTO schema_version (version) VALUES (99)")
-    assert "not ready: the database schema has another version\n" == await ready_when(gateway, 503)
-    await db.execute("DELETE FROM schema_version WHERE version = 99")
-    assert "ready\n" == await ready_when(gateway, 200)
+    assert (200, "ready\n") == await get(gateway, "/readyz")
+    client = await connect(gateway)
+    assert 200 == (await client.command("MngAddCalendarEvent", EVENT))["status"]
 
 
 async def test_ready_needs_the_database_and_alive_does_not(gateway: Running, dsn: str, template_dsn: str) -> None:
