@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 import time
 from collections import deque
@@ -13,15 +12,13 @@ from typing import Protocol
 import msgspec
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from gateway.harness.back_off import BackOff
 from gateway.harness.figures import Figures
 from gateway.harness.kinds import OK, Job, failure_of, framed
 
 MESSAGE_BYTES_MAX = 2**30
 """Replies of any size are read: the gateway's own limit is 50,000 events."""
 HANDSHAKE_SECONDS = 10.0
-BACK_OFF_SECONDS, BACK_OFF_SECONDS_MAX = 0.25, 5.0
-GIVE_UP_SECONDS = 60.0
-"""Time without a connection after which one is given up; more than a restart of the gateway takes."""
 TRIES_MAX = 5
 """Times a command that was not executed (429, 503, or unanswered before 1012) is sent again, as a client would."""
 SAMPLE_EVERY = 128
@@ -91,6 +88,8 @@ class Link(WSListener):
         self._pieces: list[bytes] = []
         self._code = 1006
         self._told_to_wait = 0.0
+        self._back_off = BackOff()
+        self._heard = False
         self.waiting = 0
         self._leaving = False
 
@@ -209,6 +208,7 @@ class Link(WSListener):
         except (ValueError, KeyError):
             self._unasked(message)
             return
+        self._heard = True
         if message.startswith(b'{"extID":') and message.startswith(job.expected or b',"status":', comma):
             if job.expected is OK:
                 self._good += 1
@@ -281,15 +281,7 @@ class Link(WSListener):
 
     async def _come_back(self) -> bool:
         """Tries until it is connected; False when that takes too long."""
-        give_up_at = time.perf_counter() + GIVE_UP_SECONDS
-        wait = max(BACK_OFF_SECONDS, self._told_to_wait)
-        self._told_to_wait = 0.0
-        while time.perf_counter() < give_up_at and not self._leaving:
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
-            try:
-                await self.connect()
-            except (OSError, WSError, TimeoutError):
-                wait = min(wait * 2, BACK_OFF_SECONDS_MAX)
-            else:
-                return True
-        return False
+        if self._heard:
+            self._heard, self._back_off = False, BackOff()
+        told, self._told_to_wait = self._told_to_wait, 0.0
+        return await self._back_off.connected(self.connect, told, lambda: self._leaving)

@@ -1,0 +1,71 @@
+"""One connection of the harness: when it comes back, and what it makes of what a gateway should not send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import serve
+
+from gateway.harness.credentials import Member
+from gateway.harness.figures import Figures
+from gateway.harness.kinds import Kinds
+from gateway.harness.link import Link
+from gateway.harness.mix import Mix
+from tests.client import WAIT_SECONDS
+
+Handler = Callable[[Any], Any]
+
+
+@asynccontextmanager
+async def linked(handler: Handler) -> AsyncIterator[tuple[Link, Figures]]:
+    """A connection that sends health checks, one after the other, to a server with this handler."""
+    kinds = Kinds()
+    source, figures = Mix(kinds, {"health": 1}, 1, [Member(10, "")], 1), Figures(kinds)
+    async with serve(handler, "127.0.0.1", 0, compression=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        link = Link(0, f"ws://127.0.0.1:{port}", None, "token", 1, source, figures)
+        await link.connect()
+        async with asyncio.timeout(WAIT_SECONDS):
+            yield link, figures
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits from 10 ms on, and half a second for all of them."""
+    monkeypatch.setattr("gateway.harness.back_off.BACK_OFF_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.harness.back_off.GIVE_UP_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_connection_that_is_let_in_and_closed_is_given_up():
+    """Each wait is longer than the one before: a gateway without room is asked a few times."""
+
+    async def no_room(socket):
+        await socket.close(4002)
+
+    async with linked(no_room) as (link, figures):
+        await link.stay()
+    assert link.ended
+    assert 3 <= figures.closes["4002"] <= 9
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_reply_begins_the_waits_anew():
+    """However often a gateway closes that answers in between."""
+    came = 0
+
+    async def once(socket):
+        nonlocal came
+        came += 1
+        await socket.recv()
+        await socket.send(f'{{"extID":{came},"status":200,"data":{{}}}}')
+        await socket.close(4002 if came < 60 else 4501)
+
+    async with linked(once) as (link, figures):
+        link.pump()
+        await link.stay()
+    assert {"4002": 59, "4501": 1} == figures.closes
