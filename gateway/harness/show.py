@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 
 from gateway.commands.table import COMMANDS
@@ -11,13 +13,14 @@ NAME_CHARACTERS = max(len(name) for name in COMMANDS)
 
 
 def show_tick(tick: Tick) -> None:
-    """One line on standard error."""
+    """One line on standard error. Who reads it may have gone (`2>&1 | head`): a line that cannot be written is left out."""
     wrong = click.style(f"{tick.wrong} wrong", fg="red" if tick.wrong else None)
-    click.echo(
+    line = (
         f"{tick.second:7.1f} s {tick.per_second:9,.0f}/s  {wrong}   "
-        f"p50 {milliseconds(tick.p50)}  p99 {milliseconds(tick.p99)}  max {milliseconds(tick.max)}",
-        err=True,
+        f"p50 {milliseconds(tick.p50)}  p99 {milliseconds(tick.p99)}  max {milliseconds(tick.max)}"
     )
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 def show_summary(summary: Summary) -> None:

@@ -1,0 +1,30 @@
+"""What becomes of a run whose progress, table or files cannot be written: it goes on, and its verdict is told."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from tests.client import WAIT_SECONDS
+from tests.harness_runs import TOKEN, good, stand_in
+
+LOAD = ("load", "--token", TOKEN, "--mix", "health=1", "--connections", "1", "--reply-seconds", "0.5", "--commands", "30")
+
+
+async def run(url: str, *arguments: object, redirected: str = "") -> tuple[int | None, str, str]:
+    """The exit code, and what came on both outputs, of which the shell takes those that are redirected."""
+    pipe = asyncio.subprocess.PIPE
+    command = (sys.executable, "-m", "gateway", *LOAD, "--url", url, *map(str, arguments))
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", f'exec "$@" {redirected}', "sh", *command, stdout=pipe, stderr=pipe
+    )
+    async with asyncio.timeout(WAIT_SECONDS):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_run_goes_on_when_nobody_takes_its_progress(tmp_path):
+    """Lines a second that cannot be written are left out; the table and the figures are there."""
+    async with stand_in(good) as url:
+        code, out, _ = await run(url, "--rate", 25, "--json", tmp_path / "all.json", redirected="2>/dev/full")
+    assert (0, True, True) == (code, "30 replies in " in out, (tmp_path / "all.json").exists())
