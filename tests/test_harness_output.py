@@ -28,3 +28,22 @@ async def test_run_goes_on_when_nobody_takes_its_progress(tmp_path):
     async with stand_in(good) as url:
         code, out, _ = await run(url, "--rate", 25, "--json", tmp_path / "all.json", redirected="2>/dev/full")
     assert (0, True, True) == (code, "30 replies in " in out, (tmp_path / "all.json").exists())
+
+
+async def test_what_cannot_be_written_takes_nothing_else_with_it(tmp_path):
+    """Neither the report nor the verdict; a run that went well ends with 2 then, one that failed with 1."""
+    async with stand_in(good) as url:
+        for arguments, redirected, told in (
+            (("--json", "/dev/full"), "", "gateway: Not written: /dev/full: No space left on device\n"),
+            (
+                ("--json", tmp_path / "all.json"),
+                ">/dev/full",
+                "gateway: Not written: standard output: No space left on device\n",
+            ),
+        ):
+            report = tmp_path / f"{len(redirected)}.html"
+            ended = await run(url, *arguments, "--report", report, redirected=redirected)
+            failed = await run(url, *arguments, "--max-p99", 0.001, redirected=redirected)
+            assert (2, told, True) == (ended[0], ended[2], report.exists())
+            assert (1, True, told) == (failed[0], failed[2].startswith("Failed: p99 is "), failed[2].partition("\n")[2])
+    assert (tmp_path / "all.json").exists()

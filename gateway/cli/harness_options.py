@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +89,10 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file: Path | None) -> None:
-    """Runs it, shows and writes the figures, and ends with code 1 when they are not as they should be."""
+    """Runs it, shows and writes the figures, and ends with code 1 when they are not as they should be.
+
+    What cannot be written keeps nothing else from being: it is told, and the code is 2 where it would be 0.
+    """
     import uvloop  # noqa: PLC0415 - of the extra `load`
 
     from gateway.harness.report import report_page  # noqa: PLC0415
@@ -95,15 +100,18 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         summary = runner.run(run.run())
-    show_summary(summary)
+    faults = faults_of(summary, max_p99)
+    unwritten = [_said(lambda: show_summary(summary))]
     if json_file is not None:
-        _write(json_file, msgspec.json.format(msgspec.json.encode(summary), indent=1))
+        unwritten.append(_written(json_file, msgspec.json.format(msgspec.json.encode(summary), indent=1)))
     if report_file is not None:
-        _write(report_file, report_page(summary).encode())
-    faults = list(faults_of(summary, max_p99))
-    for fault in faults:
-        click.echo(click.style(f"Failed: {fault}", fg="red"), err=True)
-    sys.exit(1 if faults else 0)
+        unwritten.append(_written(report_file, report_page(summary).encode()))
+    complaints = [click.style(f"Failed: {fault}", fg="red") for fault in faults]
+    complaints += [f"gateway: Not written: {what}" for what in unwritten if what]
+    with suppress(OSError):  # the exit code tells it, too
+        for complaint in complaints:
+            click.echo(complaint, err=True)
+    sys.exit(1 if faults else 2 if any(unwritten) else 0)
 
 
 def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
@@ -127,9 +135,20 @@ def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
     return [words for wrong, words in given if wrong]
 
 
-def _write(path: Path, content: bytes) -> None:
+def _written(path: Path, content: bytes) -> str:
+    """What kept it from being written; empty when nothing did."""
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise StartupError(f"{path}: {error.strerror}") from None
-    click.echo(f"Written: {path}")
+        return f"{path}: {error.strerror}"
+    return _said(lambda: click.echo(f"Written: {path}"))
+
+
+def _said(say: Callable[[], None]) -> str:
+    """What kept it from standard output; empty when nothing did."""
+    try:
+        say()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its end, and ends with 120
+        return f"standard output: {error.strerror}"
+    return ""
