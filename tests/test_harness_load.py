@@ -86,6 +86,9 @@ async def test_load_fails_when_replies_are_wrong_missing_or_slow(tmp_path):
     assert unasked.figures["errors"]["UNASKED_REPLY"] == unasked.figures["missing"] == 2
     assert "1 missing reply" in missing.err
     assert "above --max-p99 20" in late.err
+    for ended in (wrong, unasked, missing, late, well):
+        assert ended.err.endswith("".join(f"Failed: {why}\n" for why in ended.figures["failed"]))
+    assert ["1 missing reply"] == missing.figures["failed"]
 
 
 async def test_load_comes_back_as_a_client_should(tmp_path):

@@ -52,6 +52,15 @@ def test_report_shows_errors_as_text():
     assert [] == re.findall(r"<script|<b>INTERNAL|a <title>", page)
 
 
+def test_report_begins_with_why_the_run_failed():
+    """A sentence for each reason, as the terminal has it; none where all is well."""
+    summary = msgspec.structs.replace(summary_of(0.01), failed=["p99 is <b>", "1 command not sent"])
+    page = report_page(summary)
+    told = re.findall(r'<p class="failed">(.*?)</p>(?=.*class="tiles")', page)
+    assert ["Failed: p99 is &lt;b&gt;", "Failed: 1 command not sent"] == told
+    assert 'class="failed"' not in report_page(summary_of(0.01))
+
+
 def test_report_of_a_run_without_replies_is_a_page_too():
     """Nothing to draw is no reason to fail."""
     assert "No replies." in report_page(summary_of())

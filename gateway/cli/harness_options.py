@@ -100,18 +100,18 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         summary = runner.run(run.run())
-    faults = faults_of(summary, max_p99)
+    summary = msgspec.structs.replace(summary, failed=faults_of(summary, max_p99))
     unwritten = [_said(lambda: show_summary(summary))]
     if json_file is not None:
         unwritten.append(_written(json_file, msgspec.json.format(msgspec.json.encode(summary), indent=1)))
     if report_file is not None:
         unwritten.append(_written(report_file, report_page(summary).encode()))
-    complaints = [click.style(f"Failed: {fault}", fg="red") for fault in faults]
+    complaints = [click.style(f"Failed: {fault}", fg="red") for fault in summary.failed]
     complaints += [f"gateway: Not written: {what}" for what in unwritten if what]
     with suppress(OSError):  # the exit code tells it, too
         for complaint in complaints:
             click.echo(complaint, err=True)
-    sys.exit(1 if faults else 2 if any(unwritten) else 0)
+    sys.exit(1 if summary.failed else 2 if any(unwritten) else 0)
 
 
 def faults_of(summary: Summary, max_p99: float | None) -> list[str]:

@@ -22,6 +22,7 @@ body { margin: 0; padding: 32px 20px 48px; background: var(--page); color: var(-
 main { max-width: 980px; margin: auto; }
 h1 { font-size: 24px; line-height: 1.25; margin: 0 0 4px; } h2 { font-size: 15px; margin: 0; }
 p { margin: 0; color: var(--soft); } h2 + p { font-size: 13px; margin-bottom: 12px; }
+p.failed { margin-top: 12px; color: var(--bad); font-weight: 600; }
 section, .tile { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; }
 section { padding: 18px 20px; margin-top: 16px; overflow-x: auto; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 20px; }
@@ -53,6 +54,7 @@ def report_page(summary: Summary) -> str:
         f"<h1>{escape(summary.title)}</h1><p>{escape(summary.url)} · {when} · "
         f"{counted(summary.connections, 'connection', 'connections')} · "
         f"up to {summary.in_flight} in flight on each</p>",
+        *(f'<p class="failed">Failed: {escape(why)}</p>' for why in summary.failed),
         _tiles(summary),
         _section("Replies per second", "over the run", _rate_chart(summary)),
         _section("Latency over the run", f"each second; {_meaning(summary)}", _time_chart(summary)),
