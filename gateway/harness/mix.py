@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.errors import StartupError
@@ -53,7 +53,10 @@ def parse_mix(text: str) -> dict[str, float]:
 
 
 class Mix:
-    """The source of `gateway load`. Each connection works with events that it added itself, so that every status is known."""
+    """The source of `gateway load`. Each connection works with events that it added itself, so that every status is known.
+
+    A job's `ref` is the event that it names, or, for an add, where the id that it is given is kept.
+    """
 
     def __init__(
         self, kinds: Kinds, weights: Mapping[str, float], seed: int, members: Sequence[Member], connections: int
@@ -72,13 +75,14 @@ class Mix:
         self._bodies = {m.manager_id: [add(m, self._random, self._now) for _ in range(BODIES)] for m in members}
         self._filters = [page(self._random, self._now) for _ in range(FILTERS)]
         self._tails: dict[str, Callable[[_Connection], tuple[bytes, object] | None]] = {
-            "add": self._add, "get": self._one("events"), "update": self._update, "filter": self._any_filter,
-            "answer": self._answer, "complete": self._one("events"), "archive": self._one("events"),
-            "delete": self._one("events", last=True), "health": lambda _: (b"}", None),
+            "add": self._add, "get": self._any_event, "update": self._update, "filter": self._any_filter,
+            "answer": self._answer, "complete": self._any_event, "archive": self._any_event,
+            "delete": self._delete, "health": lambda _: (b"}", None),
             "login": self._login, "logout": self._logout,
         }  # fmt: skip
         self.left = float("inf")
         self._dues: list[deque[float]] | None = None
+        self._under_way: Counter[int] = Counter()
         self._stopped = False
         self._unsent = 0
 
@@ -131,15 +135,26 @@ class Mix:
         made = self._tails[name](connection)
         if made is None:  # no event yet to work with
             name, made = "add", self._add(connection)
-        tail, learns = made
-        return Job(self._kinds[COMMAND_OF[name]], tail, due, ref=learns)
+        tail, ref = made
+        if isinstance(ref, int):
+            self._under_way[ref] += 1
+        return Job(self._kinds[COMMAND_OF[name]], tail, due, ref=ref)
 
     def answered(self, job: Job, message: bytes, *, ok: bool) -> None:
-        if job.ref is not None and ok and (event_id := new_event_id(message)):
+        if isinstance(job.ref, int):
+            self._settle(job.ref)
+        elif job.ref is not None and ok and (event_id := new_event_id(message)):
             job.ref.append(event_id)
 
     def lost(self, job: Job) -> None:
         """An event that nobody heard of is not worked with."""
+        if isinstance(job.ref, int):
+            self._settle(job.ref)
+
+    def _settle(self, event_id: int) -> None:
+        self._under_way[event_id] -= 1
+        if not self._under_way[event_id]:
+            del self._under_way[event_id]
 
     @staticmethod
     def _possible(name: str, members: Iterable[Member]) -> bool:
@@ -153,15 +168,19 @@ class Mix:
         tail, invites = bodies[connection.body]
         return tail, connection.invited if invites else connection.events
 
-    def _one(self, pool: str, *, last: bool = False) -> Callable[[_Connection], tuple[bytes, object] | None]:
-        def pick(connection: _Connection) -> tuple[bytes, object] | None:
-            ids = getattr(connection, pool)
-            if not ids:
-                return None
-            event_id = ids.popleft() if last else connection.one_of(ids)
-            return b',"data":{"id":%d}}' % event_id, None
+    def _any_event(self, connection: _Connection) -> tuple[bytes, object] | None:
+        if not connection.events:
+            return None
+        event_id = connection.one_of(connection.events)
+        return b',"data":{"id":%d}}' % event_id, event_id
 
-        return pick
+    def _delete(self, connection: _Connection) -> tuple[bytes, object] | None:
+        """The oldest event that nothing is under way on: what is sent again later (429, 503, 1012) would not find it."""
+        event_id = next((event_id for event_id in connection.events if event_id not in self._under_way), None)
+        if event_id is None:
+            return None
+        connection.events.remove(event_id)
+        return b',"data":{"id":%d}}' % event_id, event_id
 
     def _answer(self, connection: _Connection) -> tuple[bytes, object] | None:
         if not connection.invited:
@@ -173,7 +192,8 @@ class Mix:
             return None
         start = self._now + connection.step * 300
         fields = b'"title":"Moved %d","start_time":%d,"end_time":%d' % (connection.step, start, start + 1800)
-        return b',"data":{"id":%d,%b}}' % (connection.one_of(connection.events), fields), None
+        event_id = connection.one_of(connection.events)
+        return b',"data":{"id":%d,%b}}' % (event_id, fields), event_id
 
     def _any_filter(self, connection: _Connection) -> tuple[bytes, object]:
         return self._filters[connection.step % FILTERS], None
