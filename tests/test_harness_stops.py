@@ -159,6 +159,25 @@ async def test_load_at_a_rate_ends_without_a_connection_that_may_not_come_back(t
     assert {"4501": 1} == ended.figures["closes"]
 
 
+async def test_what_was_not_sent_is_counted_once(tmp_path):
+    """As missing where no connection is left to send it on, and not as left out, too."""
+
+    async def closing(socket, number, ext_id):
+        await good(socket, number, ext_id)
+        if number == 3:
+            await socket.close(4501)
+
+    for command, commands in (
+        ((*HEALTH, "--commands", 20, "--in-flight", 1), 20),
+        ((*HEALTH, "--commands", 5000, "--in-flight", 1, "--rate", 1000), 5000),
+        (("replay", healths(tmp_path, *range(20)), *SHORT, "--fast", "--in-flight", 1), 20),
+    ):
+        async with stand_in(closing) as url:
+            ended = await gateway(*command, "--url", url, folder=tmp_path)
+        assert (1, 3, commands - 3, 0) == unsettled(ended), ended.err
+        assert {} == ended.figures["skipped"]
+
+
 async def test_load_that_loses_all_connections_between_commands_fails(tmp_path):
     """Though every reply came: it ended before its time."""
 

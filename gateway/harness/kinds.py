@@ -15,7 +15,7 @@ OK = b',"status":200,'
 ADDED = b'"data":{"event":{"id":'
 """What follows the status in a reply to an add, as the gateway writes it."""
 STOPPED = "stopped before it was sent"
-"""Why a source left a command out, whichever it is."""
+"""Why a run left a command out, whatever its source is."""
 
 
 class Kind:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from gateway.errors import StartupError
 from gateway.harness.bodies import add, page, tail
 from gateway.harness.credentials import Member
-from gateway.harness.kinds import STOPPED, Job, Kinds, new_event_id
+from gateway.harness.kinds import Job, Kinds, new_event_id
 
 COMMAND_OF = {
     "add": "MngAddCalendarEvent",
@@ -84,7 +84,6 @@ class Mix:
         self._dues: list[deque[float]] | None = None
         self._under_way: Counter[int] = Counter()
         self._stopped = False
-        self._unsent = 0
 
     def pace(self) -> None:
         """Sends only what `due` asked for, instead of as fast as possible."""
@@ -98,8 +97,7 @@ class Mix:
     def stop(self) -> int:
         """Nothing more is taken but what is due already; returns how many other commands are left of those asked for."""
         self._stopped = True
-        self._unsent = 0 if self.left == float("inf") else int(self.left) - sum(map(len, self._dues or ()))
-        return self._unsent
+        return 0 if self.left == float("inf") else int(self.left) - sum(map(len, self._dues or ()))
 
     def exhausted(self) -> bool:
         return self.left <= 0 or (self._stopped and not any(self._dues or ()))
@@ -110,12 +108,11 @@ class Mix:
         unsent = len(self._dues[number])
         self._dues[number].clear()
         self.left -= unsent
-        self._unsent += unsent if self._stopped else 0
         return unsent
 
     def skipped(self) -> dict[str, int]:
-        """A mix skips nothing but what was not sent before it was stopped."""
-        return {STOPPED: self._unsent} if self._unsent else {}
+        """A mix skips nothing."""
+        return {}
 
     def take(self, number: int) -> Job | None:
         if self.left <= 0:

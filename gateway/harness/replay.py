@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.harness.kinds import ADD, ADDED, OK, STOPPED, Job, Kinds, expected_status, new_event_id
+from gateway.harness.kinds import ADD, ADDED, OK, Job, Kinds, expected_status, new_event_id
 from gateway.harness.order import Order
 from gateway.harness.stream import FILTER, Step, Stream
 
@@ -71,8 +71,6 @@ class Replay:
         for queue in self._queues:
             queue.clear()
         unsent, self._unsent = self._unsent, 0
-        if unsent:
-            self._skipped[STOPPED] += unsent
         return unsent
 
     def exhausted(self) -> bool:

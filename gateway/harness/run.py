@@ -16,6 +16,7 @@ from picows import WSError
 
 from gateway.errors import StartupError
 from gateway.harness.figures import Figures, Summary, Tick
+from gateway.harness.kinds import STOPPED
 from gateway.harness.link import HandshakeCutError, Link, Source
 from gateway.harness.silence import Silence
 
@@ -62,7 +63,10 @@ Times = Iterator[tuple[float, int, Callable[[float], None]]]
 
 
 class Run:
-    """One run, once. `pace`: when commands are due; without it each reply makes room for the next command."""
+    """One run, once. `pace`: when commands are due; without it each reply makes room for the next command.
+
+    What is not answered is counted once: as missing, or as left out.
+    """
 
     def __init__(
         self, plan: Plan, source: RunSource, figures: Figures, show: Callable[[Tick], None], pace: Times | None = None
@@ -74,6 +78,7 @@ class Run:
         self._pace = pace
         self.links: list[Link] = []
         self._told = 0
+        self._stopped = 0
         self._over = False
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -116,7 +121,7 @@ class Run:
             paced=self._pace is not None,
             connections=plan.connections,
             in_flight=plan.in_flight,
-            skipped=self._source.skipped(),
+            skipped=self._source.skipped() | ({STOPPED: self._stopped} if self._stopped else {}),
         )
 
     async def _open(self) -> None:
@@ -133,12 +138,15 @@ class Run:
         if silent or ended or self._stop.is_set():
             pacer.cancel()
         unsent = self._source.stop()
+        if silent:
+            unsent += sum(self._source.abandon(link.number) for link in self.links)
         if ended:
             self._figures.missing += unsent
-        elif silent or self._stop.is_set():
-            self._figures.unsent += unsent
+        else:
+            self._stopped = unsent
+        if not ended and (silent or self._stop.is_set()):
+            self._figures.unsent = unsent
         if silent:
-            self._figures.unsent += sum(self._source.abandon(link.number) for link in self.links)
             return
         give_up_at = time.perf_counter() + self._plan.reply_seconds
         while not self._stop_now.is_set() and time.perf_counter() < give_up_at:
