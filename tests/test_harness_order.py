@@ -172,6 +172,7 @@ def test_stream_faults_are_named(tmp_path):
         (b"{}\n", "no header .*`stream`"),
         (b'{"stream":"crm-gateway"}\n', "no header .*`version`"),
         (b'{"stream":"crm-gateway","version":2}\n', "crm-gateway 2"),
+        (b'{"stream":"\\u001b[2J","version":1}\n', "is a stream \ufffd.2J 1"),
         (b"nonsense\n", "no header"),
         (b"\xff\n", "no header"),
         (text + b"nonsense\n", "line 3"),

@@ -74,6 +74,17 @@ def test_summary_shows_the_share_of_a_core_that_the_client_took(capsys):
     assert [True, True] == [told in text for text in (capsys.readouterr().out, report_page(summary))]
 
 
+def test_summary_shows_what_a_terminal_would_obey(capsys):
+    """Each character of that kind, in names, codes and examples, is another one; letters of any script stay."""
+    summary = summary_of(0.01)
+    evil = "\x1b[2J\x1b]0;\a\r\x9b\u202eété"
+    commands, told = {evil: summary.commands["HealthCheck"]}, {evil: 1}
+    show_summary(msgspec.structs.replace(summary, title=evil, commands=commands, errors=told, skipped=told, examples=[evil]))
+    out = capsys.readouterr().out
+    assert 5 == out.count("\ufffd[2J\ufffd]0;\ufffd\ufffd\ufffd\ufffdété")
+    assert all(line.isprintable() for line in out.split("\n"))
+
+
 def test_summary_is_a_table_of_straight_columns_and_whole_words(capsys):
     """The longest name of a command fits; one of a thing is not called many."""
     summary = summary_of(0.01)

@@ -18,6 +18,7 @@ from gateway.errors import StartupError
 from gateway.harness.figures import Figures, Summary, Tick
 from gateway.harness.kinds import STOPPED
 from gateway.harness.link import HandshakeCutError, Link, Source
+from gateway.harness.printable import printable
 from gateway.harness.silence import Silence
 
 OPENED_AT_ONCE = 100
@@ -236,7 +237,7 @@ def _no_connection(url: str, error: Exception) -> str:
         ask = "does a gateway run there, and is it wss:// that it wants? See --url."
     elif isinstance(error, (ConnectionResetError, ssl.SSLError)) and by_tls:
         ask = "does a gateway run there, and with TLS? One without it wants ws://. See --url."
-    return f"No connection to {url} ({str(error) or type(error).__name__}): {ask}"
+    return f"No connection to {url} ({printable(str(error)) or type(error).__name__}): {ask}"
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

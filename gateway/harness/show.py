@@ -8,6 +8,7 @@ import click
 
 from gateway.commands.table import COMMANDS
 from gateway.harness.figures import Latency, Summary, Tick
+from gateway.harness.printable import printable
 
 NAME_CHARACTERS = max(len(name) for name in COMMANDS)
 
@@ -24,7 +25,7 @@ def show_tick(tick: Tick) -> None:
 
 
 def show_summary(summary: Summary) -> None:
-    """The table on standard output."""
+    """The table on standard output. Names, codes and examples are as somebody else sent them."""
     latencies = " ".join(f"{name:>10}" for name in ("p50", "p90", "p99", "p99.9", "max"))
     head = f"{'command':<{NAME_CHARACTERS}} {'replies':>9} {'wrong':>7} {latencies}"
     rows = [
@@ -46,7 +47,7 @@ def show_summary(summary: Summary) -> None:
     lines += [f"  {count:>9,} not sent: {reason}" for reason, count in summary.skipped.items()]
     lines += [f"  {counted(n, 'connection', 'connections', 9)} closed with {code}" for code, n in summary.closes.items()]
     lines += [f"  e.g. {example}" for example in summary.examples]
-    click.echo("\n".join(lines))
+    click.echo("\n".join(map(printable, lines)))
 
 
 def counted(count: int, one: str, many: str, width: int = 0) -> str:

@@ -15,6 +15,7 @@ from gateway.capture import STREAM, VERSION, Header, Line
 from gateway.errors import ERRORS, ErrorCode, StartupError
 from gateway.harness.kinds import ADD
 from gateway.harness.order import Order, RecordedEvent, RecordedKey, in_order
+from gateway.harness.printable import printable
 
 SIGN_INS = ("MngLogin", "MngLogout")
 """The harness signs in itself: a recording holds no password, and a session that ends would end the replay."""
@@ -106,7 +107,8 @@ def _lines(path: Path) -> tuple[Header, list[Line]]:
         except UNREADABLE as error:
             raise StartupError(f"{path} is no recorded stream: its first line is no header ({error})") from None
         if header.stream != STREAM or header.version != VERSION:
-            raise StartupError(f"{path} is a stream {header.stream} {header.version}: this gateway reads {STREAM} {VERSION}")
+            found = f"{printable(header.stream)} {header.version}"
+            raise StartupError(f"{path} is a stream {found}: this gateway reads {STREAM} {VERSION}")
         return header, list(_decoded(path, file))
 
 
