@@ -69,3 +69,28 @@ async def test_reply_begins_the_waits_anew():
         link.pump()
         await link.stay()
     assert {"4002": 59, "4501": 1} == figures.closes
+
+
+BAD = (
+    '{"event":"server:drain","data":null}',
+    '{"event":"server:drain"}',
+    '{"event":"server:drain","data":{"retry_after_ms":"5"}}',
+    '{"event":"server:drain","data":{"retry_aft',
+)
+
+
+async def test_push_that_is_not_as_documented_is_counted():
+    """The connection goes on."""
+
+    async def pushing(socket):
+        await socket.recv()
+        for push in BAD:
+            await socket.send(push)
+        await socket.send(b'{"extID":1,"status":500,"error":"\xff"}', text=True)
+        await socket.close(4501)
+
+    async with linked(pushing) as (link, figures):
+        link.pump()
+        await link.stay()
+    assert {"BAD_SHAPE": 4, "UNREADABLE_REPLY": 1} == figures.errors
+    assert {"4501": 1} == figures.closes

@@ -26,7 +26,7 @@ class BackOff:
 
     async def connected(self, connect: Callable[[], Awaitable[None]], least: float, leaving: Callable[[], bool]) -> bool:
         """Tries until it is connected, the first time after `least` seconds; False when all of it took too long."""
-        began, wait = time.perf_counter(), max(self._wait, least)
+        began, wait = time.perf_counter(), min(max(self._wait, least), GIVE_UP_SECONDS)
         try:
             while time.perf_counter() - began < self._left and not leaving():
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load

@@ -14,6 +14,8 @@ ADD = "MngAddCalendarEvent"
 OK = b',"status":200,'
 ADDED = b'"data":{"event":{"id":'
 """What follows the status in a reply to an add, as the gateway writes it."""
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""How a line or a message fails to be decoded: its JSON, its encoding, or how deep it is nested."""
 STOPPED = "stopped before it was sent"
 """Why a run left a command out, whatever its source is."""
 
@@ -106,8 +108,20 @@ def failure_of(message: bytes) -> Failure:
     """What a reply with another status says."""
     try:
         return _decode_failure(message)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return Failure(error="UNREADABLE_REPLY")
+
+
+class _Drain(Struct):
+    retry_after_ms: int
+
+
+class _DrainPush(Struct):
+    data: _Drain
+
+
+decode_drain = msgspec.json.Decoder(_DrainPush).decode
+"""The push `server:drain`: how long to wait before coming back."""
 
 
 def framed(text: bytes) -> bytes:

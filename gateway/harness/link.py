@@ -9,12 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from gateway.harness.back_off import BackOff
 from gateway.harness.figures import Figures
-from gateway.harness.kinds import OK, Job, failure_of, framed
+from gateway.harness.kinds import OK, UNREADABLE, Job, decode_drain, failure_of, framed
 
 MESSAGE_BYTES_MAX = 2**30
 """Replies of any size are read: the gateway's own limit is 50,000 events."""
@@ -223,7 +222,7 @@ class Link(WSListener):
     def _sampled(self, job: Job, message: bytes) -> bool:
         try:
             job.kind.decode(message)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return False
         return True
 
@@ -255,12 +254,13 @@ class Link(WSListener):
 
     def _unasked(self, message: bytes) -> None:
         """A push is nobody's reply; anything else is one too many."""
-        if message.startswith(b'{"event":'):
-            if message.startswith(b'{"event":"server:drain"'):
-                data = msgspec.json.decode(message).get("data", {})
-                self._told_to_wait = data.get("retry_after_ms", 0) / 1000
-            return
-        self._figures.count_wrong(None, "UNASKED_REPLY", message)
+        if message.startswith(b'{"event":"server:drain"'):
+            try:
+                self._told_to_wait = decode_drain(message).data.retry_after_ms / 1000
+            except UNREADABLE:
+                self._figures.count_wrong(None, "BAD_SHAPE", message)
+        elif not message.startswith(b'{"event":'):
+            self._figures.count_wrong(None, "UNASKED_REPLY", message)
 
     def _settle(self) -> None:
         """What was unanswered: after 1012 it was not executed and is sent again, else nobody knows and it is missing."""

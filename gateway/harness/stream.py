@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from gateway.capture import STREAM, VERSION, Header, Line
 from gateway.errors import ERRORS, ErrorCode, StartupError
-from gateway.harness.kinds import ADD
+from gateway.harness.kinds import ADD, UNREADABLE
 from gateway.harness.order import Order, RecordedEvent, RecordedKey, in_order
 from gateway.harness.printable import printable
 
@@ -36,8 +36,6 @@ LEFT_OUT = {
 }
 """Commands that were refused for what is not in the recording: here they might be executed."""
 READS = ("MngGetCalendarEvent", FILTER)
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""How a line fails to be decoded: its JSON, its encoding, or how deep it is nested."""
 
 
 class Step(Struct):
