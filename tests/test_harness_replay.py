@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.harness.replay import NOT_ADDED
+from gateway.harness.replay import NO_MANAGER, NOT_ADDED
 from tests.client import EVENT, Client
 from tests.conftest import PASSWORD, Running, started
 from tests.harness_runs import TOKEN, gateway, good, stand_in
@@ -150,3 +150,17 @@ async def test_replay_waits_for_a_command_that_was_put_off(start, dsn, tmp_path)
     )
     assert (0, 31, 0) == (ended.code, ended.figures["answered"], ended.figures["wrong"]), ended.err
     assert 0 < ended.figures["retried"]
+
+
+async def test_replay_names_whom_it_does_not_know_and_fails_when_that_is_most(start, dsn, tmp_path):
+    """What was left out proves nothing; a part of it is no fault."""
+    running = await start()
+    strangers = [{**add(n / 100, 1, n), "manager": 70 + n} for n in range(1, 13)]
+    for known, code in ((11, 1), (12, 0)):
+        adds = [add(0.5 + n / 100, 2, 100 + n) for n in range(known)]
+        file = stream(tmp_path, *strangers, *adds)
+        ended = await gateway("replay", file, "--url", running.url, "--fast", folder=tmp_path, dsn=dsn)
+        assert (code, known) == (ended.code, ended.figures["answered"]), ended.err
+        named = "71, 72, 73, 74, 75, 76, 77, 78, 79, 80 and 2 more"
+        assert {f"{NO_MANAGER} ({named})": 12} == ended.figures["skipped"]
+        assert ("Failed: 12 commands left out, more than were answered\n" in ended.err) == bool(code)

@@ -116,8 +116,10 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
 
 def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
     """Why the run failed; empty when it did not."""
-    from gateway.harness.show import counted  # noqa: PLC0415 - needs the extra `load`
+    from gateway.harness.kinds import STOPPED  # noqa: PLC0415 - needs the extra `load`
+    from gateway.harness.show import counted  # noqa: PLC0415
 
+    left_out = sum(count for reason, count in summary.skipped.items() if reason != STOPPED)
     given: list[tuple[Any, str]] = [
         (summary.wrong, counted(summary.wrong, "wrong reply", "wrong replies")),
         (summary.missing, counted(summary.missing, "missing reply", "missing replies")),
@@ -126,6 +128,7 @@ def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
             counted(summary.unsent, "command", "commands") + " not sent: interrupted, or no reply within --reply-seconds",
         ),
         (not summary.answered, "no replies at all"),
+        (left_out > summary.answered, counted(left_out, "command", "commands") + " left out, more than were answered"),
         (sum(summary.closes.values()) - summary.reconnects >= summary.connections, "no connection was left at the end"),
         (
             max_p99 is not None and summary.latency.p99 > max_p99,

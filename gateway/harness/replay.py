@@ -19,6 +19,8 @@ from gateway.harness.stream import FILTER, Step, Stream
 
 NOT_ADDED = "its event was not added this time"
 NO_MANAGER = "its manager is not known here"
+NAMED_MAX = 10
+"""Managers that are named where many are not known."""
 
 RUN_BYTES = 8
 """Of what the keys of a run begin with: none of another run's is sent, which would be answered from what that one did."""
@@ -49,6 +51,7 @@ class Replay:
         self._queues: list[deque[tuple[int, float, Step]]] = [deque() for _ in range(connections)]
         self._skipped = Counter(stream.skipped)
         self._unsent = len(stream.steps)
+        self._no_manager = f"{NO_MANAGER} ({_unknown(stream, tokens)})"
         self._run = secrets.token_hex(RUN_BYTES)
 
     def fill(self) -> None:
@@ -97,7 +100,7 @@ class Replay:
             queue.popleft()
             self._unsent -= 1
             if step.manager and step.manager not in self._tokens:
-                self._leave_out(step, NO_MANAGER)
+                self._leave_out(step, self._no_manager)
             elif step.event is not None and not step.event.new_id and not step.adds:
                 self._leave_out(step, NOT_ADDED)
             else:
@@ -150,6 +153,13 @@ class Replay:
         waiting, order.waiting = order.waiting, set()
         for number in waiting:
             self.wake(number)
+
+
+def _unknown(stream: Stream, tokens: Mapping[int, str]) -> str:
+    """The managers of the recording that there is no token for."""
+    ids = sorted({step.manager for step in stream.steps if step.manager} - tokens.keys())
+    more = f" and {len(ids) - NAMED_MAX} more" if len(ids) > NAMED_MAX else ""
+    return ", ".join(map(str, ids[:NAMED_MAX])) + more
 
 
 def _expected(step: Step) -> bytes:
