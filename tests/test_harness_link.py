@@ -94,3 +94,19 @@ async def test_push_that_is_not_as_documented_is_counted():
         await link.stay()
     assert {"BAD_SHAPE": 4, "UNREADABLE_REPLY": 1} == figures.errors
     assert {"4501": 1} == figures.closes
+
+
+async def test_binary_message_is_no_reply():
+    """Whole or in pieces, it is one too many, and named; what it seems to answer is missing."""
+
+    async def binary(socket):
+        await socket.recv()
+        await socket.send(b'{"extID":1,"status":200,"data":{}}')
+        await socket.send([b'{"extID":1,', b'"status":200,"data":{}}'])
+        await socket.close(4501)
+
+    async with linked(binary) as (link, figures):
+        link.pump()
+        await link.stay()
+    assert ({"UNASKED_REPLY": 2}, 1) == (figures.errors, figures.missing)
+    assert ['binary message: {"extID":1,"status":200,"data":{}}'] * 2 == figures.examples

@@ -28,7 +28,10 @@ PROTOCOL_ERROR = 1002
 """What came was no WebSocket frame."""
 REFUSED = 4503
 """The token in the upgrade request proves nothing: no command was read."""
-_TEXT, _CONTINUATION, _CLOSE, _PING = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE, WSMsgType.PING
+BINARY = b"binary message: "
+"""Before one of these: the gateway sends none, and what begins so answers no command."""
+_TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
+_CLOSE, _PING = WSMsgType.CLOSE, WSMsgType.PING
 
 
 class HandshakeCutError(ConnectionError):
@@ -174,11 +177,14 @@ class Link(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Takes a reply, whole or in pieces. What became free is filled after the last frame that was read, of any kind."""
         kind = frame.msg_type
-        if kind == _TEXT:
+        if kind in (_TEXT, _BINARY):
+            message = frame.get_payload_as_bytes()
+            if kind == _BINARY:
+                message = BINARY + message
             if frame.fin:
-                self._take(frame.get_payload_as_bytes())
+                self._take(message)
             else:
-                self._pieces = [frame.get_payload_as_bytes()]
+                self._pieces = [message]
         elif kind == _CONTINUATION:
             self._pieces.append(frame.get_payload_as_bytes())
             if frame.fin:
