@@ -6,7 +6,7 @@ import pytest
 
 from gateway.harness.figures import Figures, Summary
 from gateway.harness.kinds import Kinds
-from gateway.harness.show import show_summary
+from gateway.harness.show import show_summary, show_tick
 
 
 class Clock:
@@ -97,11 +97,26 @@ def test_client_cpu_is_that_of_the_run(measured):
 
 
 def test_run_without_replies_has_a_table(measured, capsys):
-    """Of nothing, in no time."""
+    """Of nothing, in no time, and no latency."""
     summary = measured.ended(at=1.0)
     assert (0.0, 0.0, 0.0) == (summary.seconds, summary.per_second, summary.client_cpu_share)
     show_summary(summary)
-    assert "0 replies in 0.000 s: 0/s" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0 replies in 0.000 s: 0/s" in out
+    assert ["all", "0", "0", *"-----"] == out.splitlines()[4].split()
+
+
+def test_second_without_replies_has_no_latency(measured, capsys):
+    """It is as wide as one that has some."""
+    measured.answered(10, at=0.5)
+    measured.ticked(at=1.0)
+    measured.ticked(at=2.0)
+    measured.answered(1, at=2.5)
+    for tick in measured.ended(at=2.5).ticks[:2]:
+        show_tick(tick)
+    some, none = capsys.readouterr().err.splitlines()
+    assert (len(some), ["p50", "10.0", "ms", "p99", "10.0", "ms", "max", "10.0", "ms"]) == (len(none), some.split()[-9:])
+    assert ["p50", "-", "p99", "-", "max", "-"] == none.split()[-6:]
 
 
 def test_table_tells_a_short_run_to_the_millisecond(measured, capsys):

@@ -66,7 +66,9 @@ def client_cpu(summary: Summary) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """A latency with three digits that count."""
+    """A latency with three digits that count; none is 0, so that 0 is that of no replies."""
+    if not value:
+        return f"{'-':>9}"
     if value >= 10_000:
         return f"{value / 1000:6.1f} s "
     return f"{value:6.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
