@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.harness_runs import TOKEN
+from tests.harness_streams import add, stream
 from tests.test_cli import run
 
 LOAD, REPLAY = (
@@ -63,3 +64,20 @@ async def test_a_folder_is_no_file_to_write_to(tmp_path, option):
         code, out, err = await run(*LOAD, option, name)
         assert (2, "") == (code, out)
         assert "is a directory" in err.lower()
+
+
+@pytest.mark.parametrize("variable", [False, True])
+async def test_load_takes_no_manager_beside_a_token(variable):
+    """The token's own would be acted for, whoever was named."""
+    shown = () if variable else ("--token", TOKEN)
+    ended = await run("load", *shown, "--manager", "11", "--url", "ws://127.0.0.1:9", **({"token": TOKEN} if variable else {}))
+    origin = "GATEWAY_TOKEN" if variable else "--token"
+    assert (2, "", f"gateway: {origin} and --manager exclude each other: a token says whose it is\n") == ended
+
+
+async def test_empty_token_is_none(tmp_path):
+    """It does not stand for tokens that are signed here."""
+    recording = stream(tmp_path, add(0.0, 1))
+    for command in (("load",), ("replay", str(recording))):
+        code, _, err = await run(*command, "--token", "", "--url", "ws://127.0.0.1:9")
+        assert (2, True) == (code, err.startswith("gateway: --token is no token: "))

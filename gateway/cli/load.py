@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import click
 
 from gateway.cli.client_options import token_origin, trusted
 from gateway.cli.harness_options import RATE, RUN_SECONDS, Within, common, finish, require_apart
+from gateway.errors import StartupError
 from gateway.harness.extra import require_extra
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def load(
     """
     require_extra()
     require_apart({"--ca-file": ca_file, "--json": json_file, "--report": report_file})
+    if token is not None and managers:
+        raise StartupError(f"{token_origin()} and --manager exclude each other: a token says whose it is")
     from gateway.harness import credentials  # noqa: PLC0415 - needs the extra `load`
     from gateway.harness.figures import Figures  # noqa: PLC0415
     from gateway.harness.kinds import Kinds  # noqa: PLC0415
@@ -70,7 +73,10 @@ def load(
 
     weights = parse_mix(mix or MIX)
     spare = SPARE_SESSIONS if weights.get("logout") else 0
-    acting = nullcontext([credentials.given(token, token_origin())]) if token else credentials.signed(managers, spare=spare)
+    if token is None:
+        acting: AbstractContextManager[list[credentials.Member]] = credentials.signed(managers, spare=spare)
+    else:
+        acting = nullcontext([credentials.given(token, token_origin())])
     members = click.get_current_context().with_resource(acting)
     kinds = Kinds()
     source = Mix(kinds, weights, seed, members, connections)
@@ -82,7 +88,7 @@ def load(
         url=url,
         trusted=trusted(url, ca_file),
         tokens=[members[n % len(members)].token for n in range(connections)],
-        refusal=credentials.refusal(url, token_origin() if token else None),
+        refusal=credentials.refusal(url, token_origin() if token is not None else None),
         connections=connections,
         in_flight=in_flight,
         seconds=seconds or (0.0 if commands else SECONDS),

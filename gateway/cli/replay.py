@@ -89,7 +89,7 @@ def replay(
         url=url,
         trusted=trusted(url, ca_file),
         tokens=[tokens[manager] for manager in managers],
-        refusal=credentials.refusal(url, token_origin() if token else None),
+        refusal=credentials.refusal(url, token_origin() if token is not None else None),
         connections=links,
         in_flight=in_flight,
         reply_seconds=reply_seconds,
