@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from typing import Any
 
 import msgspec
+import pytest
 
 from gateway.capture import Header
 from gateway.errors import StartupError
 from gateway.harness import credentials
-from tests.client import EVENT
+from tests.client import EVENT, WAIT_SECONDS
 from tests.conftest import SECRET
 from tests.harness_runs import gateway
 
@@ -40,6 +44,29 @@ async def test_run_that_cannot_start_leaves_no_sessions(dsn, db, tmp_path):
     await db.execute(others)
     assert 2 == (await gateway("load", *FEW, "--url", "ws://127.0.0.1:9", folder=tmp_path, dsn=dsn)).code
     assert 2 == await sessions(db)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_run_that_is_stopped_before_it_is_connected_leaves_no_sessions(dsn, db, number):
+    """Nobody answers its upgrade request; it ends at once with 1."""
+    asked = asyncio.Event()
+
+    async def never(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    environment = {**os.environ, "GATEWAY_DATABASE_URL": dsn, "GATEWAY_TOKEN_SECRET": SECRET}
+    async with await asyncio.start_server(never, "127.0.0.1", 0) as server, asyncio.timeout(WAIT_SECONDS):
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        command = (sys.executable, "-m", "gateway", "load", *map(str, FEW), "--url", url)
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
+        await asked.wait()
+        assert 0 < await sessions(db)
+        process.send_signal(number)
+        _, err = await process.communicate()
+    assert (1, b"\nAborted!\n", 0) == (process.returncode, err, await sessions(db))
 
 
 async def test_sessions_are_ended_at_once_for_all_gateways(dsn, db, monkeypatch):

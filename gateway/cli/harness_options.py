@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -69,6 +70,11 @@ def require_apart(files: Mapping[str, Path | None]) -> None:
             raise StartupError(f"{one} and {other} are the same file, {same}: give another one for {other}")
 
 
+def end_in_order() -> None:
+    """SIGTERM is as Ctrl-C from here on: what was opened is closed, the run's sessions in the database above all."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that both have."""
     for option in reversed(
@@ -100,6 +106,7 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         summary = runner.run(run.run())
+    end_in_order()  # the run had handlers of its own
     summary = msgspec.structs.replace(summary, failed=faults_of(summary, max_p99))
     unwritten = [_said(lambda: show_summary(summary))]
     if json_file is not None:

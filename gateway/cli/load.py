@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.client_options import token_origin, trusted
-from gateway.cli.harness_options import RATE, RUN_SECONDS, Within, common, finish, require_apart
+from gateway.cli.harness_options import RATE, RUN_SECONDS, Within, common, end_in_order, finish, require_apart
 from gateway.errors import StartupError
 from gateway.harness.extra import require_extra
 
@@ -73,6 +73,7 @@ def load(
 
     weights = parse_mix(mix or MIX)
     spare = SPARE_SESSIONS if weights.get("logout") else 0
+    end_in_order()
     if token is None:
         acting: AbstractContextManager[list[credentials.Member]] = credentials.signed(managers, spare=spare)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.client_options import token_origin, trusted
-from gateway.cli.harness_options import RATE, SPEED, Within, common, finish, require_apart
+from gateway.cli.harness_options import RATE, SPEED, Within, common, end_in_order, finish, require_apart
 from gateway.errors import StartupError
 from gateway.harness.extra import require_extra
 
@@ -69,6 +69,7 @@ def replay(
     if not stream.steps:
         skipped = "; ".join(f"{count} {reason}" for reason, count in stream.skipped.items())
         raise StartupError(f"{file} holds no command that could be sent" + (f" (left out: {skipped})" if skipped else ""))
+    end_in_order()
     tokens = click.get_current_context().with_resource(_tokens(stream, token))
     links = connections or stream.connections
     managers = _managers(stream, links, tokens)

@@ -72,12 +72,14 @@ def signed(wanted: Collection[int], *, spare: int = 0, any_of_them: bool = False
     settings = load(os.environ)
     if settings.database_url:
         require_secret(settings)
-    with backend(settings) as (completed, dsn):
-        members = asyncio.run(_open(completed, dsn, wanted, spare, any_of_them=any_of_them))
+    members: list[Member] = []
     try:
+        with backend(settings) as (completed, dsn):
+            members += asyncio.run(_open(completed, dsn, wanted, spare, any_of_them=any_of_them))
         yield members
     finally:
-        _end(settings, [session for member in members for session in member.sessions])
+        if members:
+            _end(settings, [session for member in members for session in member.sessions])
 
 
 def refusal(url: str, origin: str | None) -> str:
@@ -113,7 +115,8 @@ async def _open(settings: Settings, dsn: str, wanted: Collection[int], spare: in
             chosen = [rows[manager_id] for manager_id in wanted if manager_id in rows]
         if not chosen:
             raise StartupError("No manager of this database can be used: add one with `gateway manager add`, or give --token.")
-        return [await _member(db, settings, row, spare) for row in chosen]
+        async with db.transaction():  # interrupted, it leaves none of them
+            return [await _member(db, settings, row, spare) for row in chosen]
     finally:
         await db.close()
 
