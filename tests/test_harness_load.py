@@ -171,6 +171,10 @@ async def test_load_and_replay_trust_whom_they_are_told_to(tmp_path):
             assert "CERTIFICATE_VERIFY_FAILED" in without.err
             assert "name by --ca-file whose certificates to trust" in without.err
             assert f"--ca-file {wrong} holds no PEM certificates" in no_pem.err
+        named = url.replace("127.0.0.1", "localhost")
+        other = await gateway(*HEALTH, "--url", named, "--ca-file", authority.file, folder=tmp_path)
+    assert 2 == other.code
+    assert other.err.endswith("its certificate is for another name: have that in --url.\n")
 
 
 async def test_load_and_replay_name_the_key_that_the_gateway_does_not_take(start, dsn, db, scratch_dir):

@@ -11,12 +11,12 @@ from tests.harness_runs import TOKEN, good, stand_in
 LOAD = ("load", "--token", TOKEN, "--mix", "health=1", "--connections", "1", "--reply-seconds", "0.5", "--commands", "30")
 
 
-async def run(url: str, *arguments: object, redirected: str = "") -> tuple[int | None, str, str]:
+async def run(url: str, *arguments: object, redirected: str = "", limits: str = "") -> tuple[int | None, str, str]:
     """The exit code, and what came on both outputs, of which the shell takes those that are redirected."""
     pipe = asyncio.subprocess.PIPE
     command = (sys.executable, "-m", "gateway", *LOAD, "--url", url, *map(str, arguments))
     process = await asyncio.create_subprocess_exec(
-        "sh", "-c", f'exec "$@" {redirected}', "sh", *command, stdout=pipe, stderr=pipe
+        "sh", "-c", f'{limits} exec "$@" {redirected}', "sh", *command, stdout=pipe, stderr=pipe
     )
     async with asyncio.timeout(WAIT_SECONDS):
         out, err = await process.communicate()
@@ -47,3 +47,11 @@ async def test_what_cannot_be_written_takes_nothing_else_with_it(tmp_path):
             assert (2, told, True) == (ended[0], ended[2], report.exists())
             assert (1, True, told) == (failed[0], failed[2].startswith("Failed: p99 is "), failed[2].partition("\n")[2])
     assert (tmp_path / "all.json").exists()
+
+
+async def test_run_with_more_connections_than_files_may_be_open_says_so():
+    """Exit code 2, and how to have more."""
+    async with stand_in(good) as url:
+        code, _, err = await run(url, "--connections", 100, limits="ulimit -n 40;")
+    assert (2, 1) == (code, len(err.splitlines()))
+    assert err.endswith("allow more by `ulimit -n`, or give fewer --connections.\n")

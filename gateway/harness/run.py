@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import ssl
@@ -27,6 +28,8 @@ POLL_SECONDS = 0.05
 PACE_SECONDS = 0.001
 """How late a command may be sent after its time; its latency counts from its time all the same. When the rate is more than can
 be kept to, replies, ticks and Ctrl-C have their turn as often."""
+OF_ANOTHER_NAME = (62, 64)
+"""How OpenSSL numbers a certificate that is good, and of another host or address (X509_V_ERR_*_MISMATCH)."""
 LEAVE_SECONDS = 5.0
 """Time for the connections to close; a peer that is gone never takes what is still to be written."""
 
@@ -233,6 +236,10 @@ def _no_connection(url: str, error: Exception) -> str:
     ask, by_tls = "does a gateway run there? See --url.", url.startswith("wss:")
     if isinstance(error, ssl.SSLCertVerificationError):
         ask = "name by --ca-file whose certificates to trust."
+        if error.verify_code in OF_ANOTHER_NAME:
+            ask = "its certificate is for another name: have that in --url."
+    elif isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        ask = "each connection is an open file: allow more by `ulimit -n`, or give fewer --connections."
     elif isinstance(error, HandshakeCutError) and not by_tls:
         ask = "does a gateway run there, and is it wss:// that it wants? See --url."
     elif isinstance(error, (ConnectionResetError, ssl.SSLError)) and by_tls:
