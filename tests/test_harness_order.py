@@ -163,7 +163,7 @@ def test_stream_leaves_out_what_was_refused_for_its_token_or_its_rate(tmp_path):
 
 
 def test_stream_faults_are_named(tmp_path):
-    """No header, one that does not say its version, another version or a broken line is an error; a half last line is not."""
+    """No header, one without a version, another version or a broken line is an error; a half last line or a blank is not."""
     file = stream(tmp_path, add(0.0, 1))
     text = file.read_bytes()
     deep = b'{"time":0,"connection":1,"manager":10,"frame":{"command":"x","extID":1,"data":%b1%b}}' % (b"[" * 3000, b"]" * 3000)
@@ -183,6 +183,6 @@ def test_stream_faults_are_named(tmp_path):
         file.write_bytes(broken)
         with pytest.raises(StartupError, match=told):
             read_stream(file)
-    for half in (b'{"time":0.2,"conn', b'{"time":0.2,"\xc3', deep):
+    for half in (b'{"time":0.2,"conn', b'{"time":0.2,"\xc3', deep, b"\n", b" \r\n\n"):
         file.write_bytes(text + half)
         assert 1 == len(read_stream(file).steps)

@@ -111,9 +111,11 @@ def _lines(path: Path) -> tuple[Header, list[Line]]:
 
 
 def _decoded(path: Path, file: IO[bytes]) -> Iterator[Line]:
-    """A last line that a killed gateway left half written is ignored. All of a line must be UTF-8, read by us or not."""
+    """Blank lines are ignored, and a last one that a killed gateway left half written. All of a line must be UTF-8."""
     decode_line = msgspec.json.Decoder(Line).decode
     for number, text in enumerate(file, start=2):
+        if text.isspace():
+            continue
         try:
             yield decode_line(text.decode())
         except UNREADABLE as error:
