@@ -18,6 +18,9 @@ LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.ConnectionD
 UNREACHABLE = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What connecting raises, a wrong address and a wrong password included."""
 
+GIVEN_UP = ("57014", "55P03")
+"""query_canceled by statement_timeout, lock_not_available by lock_timeout."""
+
 
 def failure_of(error: BaseException, lost: Outcome) -> CommandError:
     """The answer to a database error; `lost` is the outcome when no answer came at all."""
@@ -29,7 +32,7 @@ def failure_of(error: BaseException, lost: Outcome) -> CommandError:
         return no_service("the connection to the database was lost", outcome=lost)
     assert isinstance(error, asyncpg.PostgresError)
     state = error.sqlstate or ""
-    if state in ("57014", "55P03"):  # query_canceled by statement_timeout, lock_not_available by lock_timeout
+    if state in GIVEN_UP:
         return CommandError(ErrorCode.TIMEOUT, "the database took too long and gave the command up")
     if state[:2] in ("08", "40", "53", "57", "58", "25"):  # gone, conflict, full, shutting down, disk, read-only
         return no_service("the database cannot do this now")
@@ -46,6 +49,17 @@ def unreachable(error: BaseException) -> StartupError:
 
     Those of other errors may hold a part of a password that was taken for a host or a port.
     """
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return StartupError(
+            f"The database's address cannot be used ({type(error).__name__}): check in GATEWAY_DATABASE_URL sslmode (or "
+            "PGSSLMODE; disable, allow, prefer, require, verify-ca or verify-full), its files (the last two need sslrootcert, "
+            f"PGSSLROOTCERT or ~/.postgresql/root.crt), host, port and names. {_QUOTING}"
+        )
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in GIVEN_UP:
+        return StartupError(
+            f"PostgreSQL did not let the gateway at its tables in time ({error}): they are locked, by a `gateway schema apply` "
+            "that is under way, say. Try again when that has ended."
+        )
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate and not isinstance(error, LOST):
         return StartupError(
             f"PostgreSQL refuses the connection ({error}): check user, password, database name and parameters in "

@@ -13,6 +13,7 @@ import pytest
 from gateway import schema
 from gateway.embedded import bin_dir
 from gateway.errors import StartupError
+from tests.conftest import started
 
 SCHEMA_SQL = Path(__file__).parent.parent / "schema.sql"
 
@@ -126,3 +127,22 @@ async def test_refused_connection_is_told_in_the_words_of_postgresql(dsn):
     with pytest.raises(StartupError, match=r"cannot be reached \(\w+\): check host and port.* percent-encoded") as caught:
         await schema.connect({"dsn": "postgresql://gateway:hid@den@127.0.0.1:1/gateway"})
     assert "hid" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sslmode", ["verify-full", "verify-ful"])
+async def test_sslmode_that_cannot_be_used_is_named(sslmode, monkeypatch, tmp_path):
+    """One without the file that it needs, and one that is misspelt: nobody looks for the fault at the host."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StartupError, match=r"address cannot be used .* sslmode .*verify-full.*/root\.crt"):
+        await schema.connect({"dsn": f"postgresql://gateway:hidden@127.0.0.1:1/gateway?sslmode={sslmode}"})
+
+
+async def test_start_while_the_tables_are_locked_says_so(dsn, db):
+    """As by steps that are under way: the address is right, and it is tried again later."""
+    async with db.transaction():
+        await db.execute("LOCK TABLE calendar_event")
+        with pytest.raises(StartupError, match=r"tables in time .*lock timeout.*schema apply.* Try again"):
+            async with started(dsn, db_lock_seconds=0.1):
+                pass
+    async with started(dsn):
+        pass
