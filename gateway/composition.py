@@ -66,6 +66,7 @@ async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> Async
     Raises StartupError when a file of keys is wrong, the database away or of another version, or the port taken.
     """
     key_files = KeyFiles(settings)
+    key_files.warn(logger)
     db_connection = await schema.connect(connect_arguments(settings, dsn))
     try:
         await schema.check(db_connection)

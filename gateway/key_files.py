@@ -19,6 +19,11 @@ class KeyFiles:
         self.issuer_keys = IssuerKeys(settings)
         self.tls = ServerTls(settings) if settings.tls_cert else None
 
+    def warn(self, logger: Logger) -> None:
+        """Says in the log what is in force and will not do for long."""
+        if self.tls:
+            self.tls.warn_of_end(logger)
+
     def reload(self, logger: Logger) -> None:
         """Reads each anew; where one is wrong, says so and leaves in force what was read before."""
         for what, file in (("issuer keys", self.issuer_keys), ("certificate", self.tls)):
@@ -29,3 +34,4 @@ class KeyFiles:
                     logger.error("reload failed", what=what, line=str(error))  # noqa: TRY400 - the message says it all
                 else:
                     logger.info("reloaded", what=what)
+        self.warn(logger)

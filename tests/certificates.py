@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +30,9 @@ class Authority:
         self.file = folder / "authority.pem"
         self._authority.cert_pem.write_to_path(self.file)
 
-    def write(self, name: str = "gateway") -> Pair:
+    def write(self, name: str = "gateway", not_after: datetime | None = None) -> Pair:
         """A new certificate and key, in place of an earlier pair of the name."""
-        issued = self._authority.issue_cert("127.0.0.1")
+        issued = self._authority.issue_cert("127.0.0.1", not_after=not_after)
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
         pair.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(pair.key)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,22 @@ async def test_tls_reload_serves_the_new_certificate(start: Start, authority: Au
     (line,) = [line for line in running.log_lines if line["event"] == "reload failed"]
     assert ("error", "certificate") == (line["level"], line["what"])
     assert str(first.key) in line["line"]
+
+
+async def test_tls_certificate_that_ends_is_told(start: Start, authority: Authority, tmp_path: Path) -> None:
+    """At the start and when it is read anew, with its time; one that has weeks left is not mentioned."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    running: Running = await start(**authority.write(not_after=now - timedelta(days=1)).settings)
+    for left in (timedelta(days=13), timedelta(days=15)):
+        authority.write(not_after=now + left)
+        running.gateway.reload()
+    (tmp_path / "gateway.crt").unlink()
+    running.gateway.reload()  # nothing is read, and the one in force has weeks left
+    told = [(line["event"], line["level"], line["not_after"]) for line in running.log_lines if "not_after" in line]
+    assert [
+        ("certificate has expired", "warning", (now - timedelta(days=1)).isoformat()),
+        ("certificate ends soon", "warning", (now + timedelta(days=13)).isoformat()),
+    ] == told
 
 
 async def test_tls_sighup_and_the_command_line(dsn: str, cli: Run, authority: Authority, tmp_path: Path) -> None:
