@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import resource
 from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 
+from gateway.cli.serve import allow_descriptors
+from gateway.log import make_logger
 from tests.client import EVENT, Client
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, settings_for_tests
 from tests.process import gateway_process
 
 CLIENTS, SOCKETS = 200, 4
@@ -73,3 +76,27 @@ async def test_many_clients_each_get_their_own(scratch_dir, dsn, db):
             FROM calendar_event JOIN calendar_participant AS participant ON event_id = id GROUP BY id ORDER BY id
         """)
         assert answered == [(row["id"], row["title"], tuple(row["managers"])) for row in stored]
+
+
+async def test_descriptors_are_allowed_for_all_sockets(scratch_dir, dsn):
+    """A gateway started under a low limit raises its own as far as it may, and does not complain."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        async with gateway_process(scratch_dir, database_url=dsn, connections_max=1000) as gateway:
+            assert (hard, hard) == resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
+            assert [] == [line for line in gateway.log_lines if line["event"] == "too few descriptors"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
+def test_descriptors_that_are_too_few_are_told(monkeypatch):
+    """Where the limit may not be raised far enough one line names it and what is needed."""
+    monkeypatch.setattr("gateway.cli.serve.resource.getrlimit", lambda _: (100, 200))
+    monkeypatch.setattr("gateway.cli.serve.resource.setrlimit", lambda *_: None)
+    stream = io.StringIO()
+    settings = settings_for_tests(connections_max=1000, db_connections_max=10, streams_max=4)
+    allow_descriptors(settings, make_logger(settings, stream))
+    line = msgspec.json.decode(stream.getvalue())
+    told = "ulimit -n is 200: GATEWAY_CONNECTIONS_MAX (1000) and the database need 1078"
+    assert ("warning", told) == (line["level"], line["line"])

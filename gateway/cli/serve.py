@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -36,6 +37,9 @@ GC_YOUNG_OBJECTS = 50_000
 At Python's own 700 the collector took 10 % of the time at 256 commands in flight, and 42 % with 5,000 sockets open.
 """
 
+DESCRIPTORS_BESIDE = 64
+"""What is open beside sockets and database connections: log, capture, listening ports, and files that are read for a moment."""
+
 
 @click.command()
 @click.option("--host", help="Address to listen on (GATEWAY_HOST).")
@@ -62,11 +66,26 @@ def serve(**flags: str | int | None) -> None:
     logger = make_logger(settings)
     for sentence in unknown_variables(os.environ):
         logger.warning("unknown variable", line=sentence)
+    allow_descriptors(settings, logger)
     if settings.database_url:
         require_secret(settings)
     with backend(settings, serving=True) as (completed, dsn), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(completed, dsn, logger))
     logger.info("stopped")
+
+
+def allow_descriptors(settings: Settings, logger: Logger) -> None:
+    """Raises this process's limit of open descriptors where that is too low for all sockets, or says so where it may not."""
+    needed = settings.connections_max + settings.db_connections_max + settings.streams_max + DESCRIPTORS_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < needed:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # macOS allows less than it says
+            hard = soft
+        if resource.RLIM_INFINITY != hard < needed:
+            line = f"ulimit -n is {hard}: GATEWAY_CONNECTIONS_MAX ({settings.connections_max}) and the database need {needed}"
+            logger.warning("too few descriptors", line=line)
 
 
 async def _serve(settings: Settings, dsn: str, logger: Logger) -> None:
