@@ -130,7 +130,7 @@ def _limit_repeats() -> Any:
     seen: dict[tuple[object, ...], list[float]] = {}
 
     def limit(_logger: object, method: str, event: EventDict) -> EventDict:
-        if method in ("debug", "info") or (event["event"] == UNLIMITED and event["manager_id"] is not None):
+        if method in ("debug", "info") or (event["event"] == UNLIMITED and event.get("manager_id") is not None):
             return event
         key = tuple(event.get(name) for name in ("event", "line", "exception", "error"))
         now = time.monotonic()

@@ -322,7 +322,7 @@ async def test_settings_are_listed_with_secrets_masked(cli: Run) -> None:
 
 async def test_serve_on_a_port_that_is_taken_is_2_with_a_message(gateway: Running, cli: Run) -> None:
     """One message, which names address and settings, and no traceback."""
-    stopped = await cli("serve", port=str(gateway.port), metrics_host="off", connections_max="100")  # descriptors for all
+    stopped = await cli("serve", port=str(gateway.port), metrics_host="off", connections_max="100")
     assert (2, "", 1) == (stopped.code, stopped.out, len(stopped.err.splitlines()))
     assert f"gateway: Cannot listen on 127.0.0.1:{gateway.port}" in stopped.err
     assert "set GATEWAY_HOST and GATEWAY_PORT to a free address" in stopped.err

@@ -152,6 +152,16 @@ async def test_replay_waits_for_a_command_that_was_put_off(start, dsn, tmp_path)
     assert 0 < ended.figures["retried"]
 
 
+async def test_replay_of_a_recording_that_mostly_signs_in_is_no_failure(start, dsn, tmp_path):
+    """Sign-ins are left out because the harness has sessions of its own."""
+    running = await start()
+    sign_ins = [line(n / 100, 1, "MngLogin", {"login": "10"}) for n in range(3)]
+    ended = await gateway(
+        "replay", stream(tmp_path, *sign_ins, add(0.1, 1)), "--url", running.url, "--fast", folder=tmp_path, dsn=dsn
+    )
+    assert (0, 1) == (ended.code, ended.figures["answered"]), ended.err
+
+
 async def test_replay_names_whom_it_does_not_know_and_fails_when_that_is_most(start, dsn, tmp_path):
     """What was left out proves nothing; a part of it is no fault."""
     running = await start()

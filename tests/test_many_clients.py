@@ -95,7 +95,9 @@ def test_descriptors_that_are_too_few_are_told(monkeypatch):
     monkeypatch.setattr("gateway.cli.serve.resource.getrlimit", lambda _: (100, 200))
     monkeypatch.setattr("gateway.cli.serve.resource.setrlimit", lambda *_: None)
     stream = io.StringIO()
-    settings = settings_for_tests(connections_max=1000, db_connections_max=10, streams_max=4)
+    settings = settings_for_tests(
+        connections_max=1000, db_connections_max=10, streams_max=4, database_url="postgresql://db/gateway"
+    )
     allow_descriptors(settings, make_logger(settings, stream))
     line = msgspec.json.decode(stream.getvalue())
     told = "ulimit -n is 200: GATEWAY_CONNECTIONS_MAX (1000) and the database need 1078"

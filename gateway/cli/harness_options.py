@@ -71,8 +71,12 @@ def require_apart(files: Mapping[str, Path | None]) -> None:
 
 
 def end_in_order() -> None:
-    """SIGTERM is as Ctrl-C from here on: what was opened is closed, the run's sessions in the database above all."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGTERM is as Ctrl-C from here on: what was opened is closed, the run's sessions in the database above all.
+
+    Ctrl-C is so, too, where the shell ignores it in the background: the run itself takes both.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
@@ -123,10 +127,10 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
 
 def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
     """Why the run failed; empty when it did not."""
-    from gateway.harness.kinds import STOPPED  # noqa: PLC0415 - needs the extra `load`
+    from gateway.harness.kinds import SIGN_IN, STOPPED  # noqa: PLC0415 - needs the extra `load`
     from gateway.harness.show import counted  # noqa: PLC0415
 
-    left_out = sum(count for reason, count in summary.skipped.items() if reason != STOPPED)
+    left_out = sum(count for reason, count in summary.skipped.items() if reason not in (SIGN_IN, STOPPED))
     given: list[tuple[Any, str]] = [
         (summary.wrong, counted(summary.wrong, "wrong reply", "wrong replies")),
         (summary.missing, counted(summary.missing, "missing reply", "missing replies")),

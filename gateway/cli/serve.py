@@ -83,7 +83,7 @@ def allow_descriptors(settings: Settings, logger: Logger) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError):  # macOS allows less than it says
             hard = soft
-        if resource.RLIM_INFINITY != hard < needed:
+        if resource.RLIM_INFINITY != hard < needed and settings.database_url:  # the embedded default is for trying
             line = f"ulimit -n is {hard}: GATEWAY_CONNECTIONS_MAX ({settings.connections_max}) and the database need {needed}"
             logger.warning("too few descriptors", line=line)
 

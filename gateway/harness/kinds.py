@@ -16,6 +16,8 @@ ADDED = b'"data":{"event":{"id":'
 """What follows the status in a reply to an add, as the gateway writes it."""
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """How a line or a message fails to be decoded: its JSON, its encoding, or how deep it is nested."""
+SIGN_IN = "sign-in or sign-out: the harness has sessions of its own"
+"""Why a recording's are left out; no fault, however many there are."""
 STOPPED = "stopped before it was sent"
 """Why a run left a command out, whatever its source is."""
 

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from gateway.capture import STREAM, VERSION, Header, Line
 from gateway.errors import ERRORS, ErrorCode, StartupError
-from gateway.harness.kinds import ADD, UNREADABLE
+from gateway.harness.kinds import ADD, SIGN_IN, UNREADABLE
 from gateway.harness.order import Order, RecordedEvent, RecordedKey, in_order
 from gateway.harness.printable import printable
 
@@ -140,7 +140,7 @@ class _Reader:
         """None when it is left out."""
         command = line.frame.command
         if command in SIGN_INS:
-            self.skipped["sign-in or sign-out: the harness has sessions of its own"] += 1
+            self.skipped[SIGN_IN] += 1
             return None
         if not line.manager and command != "HealthCheck":
             self.skipped["without a session"] += 1
