@@ -170,7 +170,7 @@ class GroupCommit(Generic[Item, Result]):
                 await self._answer_one_by_one(batch)
                 return
             for _, answer in batch:
-                _settle(answer, error.for_another() if isinstance(error, CommandError) else error)
+                _settle(answer, error.for_another() if len(batch) > 1 and isinstance(error, CommandError) else error)
             return
         for (_, answer), result in zip(batch, results, strict=True):
             if not answer.done():
@@ -192,10 +192,11 @@ class GroupCommit(Generic[Item, Result]):
 
 
 def _refused(error: Exception) -> bool:
-    """Whether PostgreSQL answered with an error, so that nothing of the statement was executed."""
+    """Whether PostgreSQL answered with an error, so that nothing of the statement was executed, and one by one may be."""
+    cause: BaseException | None = error
     if isinstance(error, CommandError):
-        return error.outcome is Outcome.NOT_EXECUTED and isinstance(error.__cause__, asyncpg.PostgresError)
-    return isinstance(error, asyncpg.PostgresError)
+        cause = error.__cause__ if error.outcome is Outcome.NOT_EXECUTED else None
+    return isinstance(cause, asyncpg.PostgresError) and not isinstance(cause, asyncpg.ReadOnlySQLTransactionError)
 
 
 def _rouse(writers: deque[asyncio.Future[None]]) -> None:

@@ -130,7 +130,8 @@ def _limit_repeats() -> Any:
     seen: dict[tuple[object, ...], list[float]] = {}
 
     def limit(_logger: object, method: str, event: EventDict) -> EventDict:
-        if method in ("debug", "info") or (event["event"] == UNLIMITED and event.get("manager_id") is not None):
+        asked_for = event.get("manager_id") is not None or "error_id" in event  # by an operator, or by a client's word of it
+        if method in ("debug", "info") or (event["event"] == UNLIMITED and asked_for):
             return event
         key = tuple(event.get(name) for name in ("event", "line", "exception", "error"))
         now = time.monotonic()

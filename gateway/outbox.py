@@ -78,7 +78,7 @@ class Outbox:
         """Returns once so large a message may be written, and others beside it, or little waits, or the client is gone."""
         most = max(0, self._bytes_max - size) // ROOM_SHARE
         while self._all_waiting() > most and not self._socket.transport.is_closing():
-            if self._behind:
+            if self._behind and self._streaming.locked():
                 async with self._streaming:
                     pass
             elif self._unflushed_bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.calendar_store.event_filter import BYTES_AT_ONCE_MAX
 from gateway.calendar_store.event_reader import ROOM_SECONDS, TURN_SECONDS
+from gateway.faults import SEARCHED_VALUES_MAX
 from gateway.handshake import PATHS, SUBPROTOCOL
 from gateway.wire import EXT_ID_CHARS_MAX
 
@@ -22,7 +23,8 @@ HTTP 403, which a browser shows its scripts as a connection that failed; program
 and value. Every frame with a readable `extID` gets exactly one reply. A frame without one is not executed and is answered with
 `"extID":null`. Unknown keys beside `data` are ignored; unknown keys inside `data` are refused by name, but for `__access`, which
 is dropped unread. `null` for an optional field means omitted (except `ast_json`); `null` for a required one is missing. A number that
-is omitted in a new event is 0. Of equal keys the last counts.
+is omitted in a new event is 0. Of equal keys the last counts. A wrong message of more than some
+{SEARCHED_VALUES_MAX:,} values is refused whole, without the place and whatever its last keys say: search it in smaller ones.
 
 **Replies may overtake each other: match them by `extID`.** Commands of one socket start in the order they arrive, and those that
 name the same event take effect in the order sent: a change and then a get of one event may be sent together. Nothing else waits
@@ -32,11 +34,11 @@ Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, or so many as are t
 until one is answered.
 
 A reply of more than 500 events or 4 MiB comes in pieces. A manager has one of those at a time, on all sockets together, and a socket has
-one; the next waits for its turn, {2 * TURN_SECONDS:g} seconds at most, then it is answered `NO_SERVICE`. A client that has not
+one; the next waits for its turn, {2 * TURN_SECONDS:g} seconds at most behind the waits of a page (below), then it is answered `NO_SERVICE`. A client that has not
 taken one whole within `GATEWAY_STREAM_SECONDS` is closed with 4000, of which it may see 1006; smaller pages (`limit`,
 `after`) suit a slow line. Pages of more than a dozen events are read one after the other for each socket, each once
 `GATEWAY_OUTBOX_BYTES_MAX` has room for {BYTES_AT_ONCE_MAX // 2**20} MiB, and for replies that come meanwhile, beside what the client has yet to take;
-one that waits longer than {TURN_SECONDS:g} seconds for those before it, or then {ROOM_SECONDS:g} for that room, is answered `NO_SERVICE`.
+one that waits longer than {ROOM_SECONDS:g} seconds for those before it, or then again for that room, is answered `NO_SERVICE`.
 
 ## Sent twice, done once
 

@@ -76,7 +76,7 @@ def _end_of(path: str) -> datetime | None:
     """When the first certificate of the file ends; None where OpenSSL takes what is too odd to be read here."""
     try:
         return x509.load_pem_x509_certificate(Path(path).read_bytes()).not_valid_after_utc
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         return None
 
 

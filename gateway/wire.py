@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -23,7 +24,7 @@ EMPTY = Raw(b"{}")
 OBJECT, NOTHING = b"{n"
 """What JSON of an object begins with, and `null`."""
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]..")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 class Frame(Struct, frozen=True, gc=False):
@@ -215,11 +216,11 @@ def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorizat
 
 def _ext_id_of(message: str) -> bytes:
     """The extID of a message that is refused unread, as JSON; `null` where it cannot be found."""
-    try:
-        ext_id = msgspec.json.decode(members_of(_SURROGATE.sub(r"\\u0020", message))["extID"], type=str | int)
-    except (KeyError, msgspec.MsgspecError, RecursionError):
-        return b"null"
-    return b"null" if _ext_id_fault(ext_id) else encode_ext_id(ext_id)
+    for text in (message, _SURROGATE.sub(r"\\ufffd", message)):  # of what it refuses a half pair alone may be read over
+        with suppress(KeyError, msgspec.MsgspecError, RecursionError):
+            ext_id = msgspec.json.decode(members_of(text)["extID"], type=str | int)
+            return b"null" if _ext_id_fault(ext_id) or "\ufffd" in str(ext_id) else encode_ext_id(ext_id)
+    return b"null"
 
 
 def _data_of(message: str, ext_id: str | int) -> Raw:

@@ -21,10 +21,9 @@ from gateway.wire import Streamed
 ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
 ROOM_SECONDS = 5.0
-"""How long a page waits until so much of what is before it on its socket is taken that there is room for it."""
+"""How long a page waits for those before it on its socket, and then until so much of them is taken that it has room."""
 TURN_SECONDS = 10.0
-"""How long a page, or a stream, waits for those before it on its socket, and a stream again for its manager's; clients give up
-after 30 seconds."""
+"""How long a stream waits for those before it on its socket, and again for its manager's; clients give up after 30 seconds."""
 PIECE_CHARS = 262_144
 """Of a stream, handed over at once: as many rows as make that; those of one batch could be 50 MB, more than may wait."""
 
@@ -40,7 +39,7 @@ class EventReader:
         self._sessions = sessions
         self._fair_share = fair_share
         self._few_rows = BYTES_AT_ONCE_MAX // row_bytes_max(settings)
-        self._pages: Turns[Identity, None] = Turns(TURN_SECONDS, _too_many_pages)
+        self._pages: Turns[Identity, None] = Turns(ROOM_SECONDS, _too_many_pages)
         self._turns: Turns[Identity | int, None] = Turns(TURN_SECONDS, _too_many_streams)
 
     async def page(self, access: Access, wanted: EventFilter, reader: Identity) -> list[str] | None:
