@@ -6,11 +6,9 @@ all the same, gives a mute client a thread for ever, and takes half a second to 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
 
 from prometheus_client.exposition import choose_encoder
 from websockets.asyncio.server import ServerConnection, serve
@@ -19,19 +17,10 @@ from websockets.http11 import Request, Response
 from gateway.errors import StartupError
 from gateway.log import Logger
 from gateway.metrics import Metrics
+from gateway.server_socket import ServerSocket
 from gateway.settings import METRICS_OFF, Settings
 
 PATH = "/metrics"
-
-
-class _Scrape(ServerConnection):
-    async def handshake(self, *args: Any, **kwargs: Any) -> None:
-        """As the library's, which leaves the socket open when it is cancelled."""
-        try:
-            await super().handshake(*args, **kwargs)
-        except asyncio.CancelledError:
-            self.transport.abort()
-            raise
 
 
 @asynccontextmanager
@@ -49,7 +38,7 @@ async def exposed(metrics: Metrics, settings: Settings, logger: Logger) -> Async
             _nobody,
             settings.metrics_host,
             settings.metrics_port,
-            create_connection=_Scrape,
+            create_connection=ServerSocket,
             process_request=page,
             open_timeout=settings.handshake_seconds,
             server_header=None,

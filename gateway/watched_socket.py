@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.frames import BINARY, DATA_OPCODES, Frame
 from websockets.frames import CloseCode as LibraryCode
@@ -20,6 +19,7 @@ from websockets.protocol import OPEN, SEND_EOF
 from websockets.speedups import apply_mask
 
 from gateway.errors import CloseCode
+from gateway.server_socket import ServerSocket
 
 KERNEL_SEND_BYTES = 65_536
 """Replies that the kernel takes over for a client that does not read; left to itself it takes megabytes."""
@@ -55,7 +55,7 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
 
 
-class WatchedSocket(ServerConnection):
+class WatchedSocket(ServerSocket):
     """Times are of the event loop's clock, in seconds.
 
     `heard_at`: when the last byte came. `written_bytes`: all that was handed to the transport, control frames included.
@@ -118,14 +118,6 @@ class WatchedSocket(ServerConnection):
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_SEND_BYTES)
         super().connection_made(transport)
-
-    async def handshake(self, *args: Any, **kwargs: Any) -> None:
-        """As the library's, which leaves the socket open when it is cancelled."""
-        try:
-            await super().handshake(*args, **kwargs)
-        except asyncio.CancelledError:
-            self.transport.abort()
-            raise
 
     def send_data(self) -> None:
         """Counts what leaves, then hands it to the transport in one piece: each would cost a system call."""

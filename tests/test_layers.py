@@ -46,6 +46,7 @@ LAYERS = {
     3: ("commands",),
     4: ("dispatch", "execution"),
     5: (
+        "server_socket",
         "watched_socket",
         "tls_socket",
         "backlog",

@@ -48,6 +48,20 @@ async def both_wait(gateway: Running, manager_id: int) -> None:
     await becomes_true(lambda: (manager_id, "k") in turns and turns.of((manager_id, "k"))._users == 2)
 
 
+async def two_sessions(db: Any, client: Client) -> list[str]:
+    """Tokens of two sessions of one manager, which the gateway knows from here on."""
+    tokens = [*await add_managers(db, [ADMIN]), *await add_managers(db, [ADMIN])]
+    for token in tokens:
+        await client.command("MngGetCalendarEvent", {"id": 1}, __token=token)
+    return tokens
+
+
+async def hold_turn(gateway: Running, holder: Client) -> None:
+    """Returns once a change of the holder's, which waits for the locked event, has the event's turn."""
+    await holder.socket.send(update("behind", "held"))
+    await becomes_true(lambda: 1 in gateway.gateway._dispatch._services.calendar._turns)
+
+
 async def statuses(client: Client, count: int) -> dict[str, tuple[int, str | None]]:
     replies = [await client.receive() for _ in range(count)]
     return {reply["extID"]: (reply["status"], reply.get("outcome")) for reply in replies}
@@ -70,15 +84,12 @@ async def test_change_that_is_sent_again_takes_no_later_place(start, connect, db
 async def test_change_behind_one_whose_session_ended_takes_no_later_place(start, connect, db, dsn):
     """It is of another session of the manager's, and could be done, but no more in its place."""
     gateway = await start(**PATIENT)
-    tokens = [*await add_managers(db, [ADMIN]), *await add_managers(db, [ADMIN])]
     holder, client = await connect(gateway), await connect(gateway, None)
     await holder.add()
-    for token in tokens:  # known from here on
-        await client.command("MngGetCalendarEvent", {"id": 1}, __token=token)
+    tokens = await two_sessions(db, client)
     first = await db.fetchval("SELECT id FROM session WHERE manager_id = 20 ORDER BY ctid LIMIT 1")
     async with locked(dsn):
-        await holder.socket.send(update("behind", "held"))
-        await becomes_true(lambda: 1 in gateway.gateway._dispatch._services.calendar._turns)
+        await hold_turn(gateway, holder)
         await client.socket.send(update("first", "a", tokens[0]))
         await client.socket.send(update("again", "a", tokens[1]))
         await client.socket.send(update("behind", "b", tokens[1]))
@@ -91,15 +102,12 @@ async def test_change_behind_one_whose_session_ended_takes_no_later_place(start,
 async def test_refusal_of_another_is_nothing_for_a_session_that_ended(start, connect, db, dsn):
     """A conflict says what the event is; whose session has ended meanwhile is told that alone."""
     gateway = await start(**PATIENT)
-    tokens = [*await add_managers(db, [ADMIN]), *await add_managers(db, [ADMIN])]
     holder, client = await connect(gateway), await connect(gateway, None)
     await holder.add()
-    for token in tokens:
-        await client.command("MngGetCalendarEvent", {"id": 1}, __token=token)
+    tokens = await two_sessions(db, client)
     last = await db.fetchval("SELECT id FROM session WHERE manager_id = 20 ORDER BY ctid DESC LIMIT 1")
     async with locked(dsn):
-        await holder.socket.send(update("behind", "held"))
-        await becomes_true(lambda: 1 in gateway.gateway._dispatch._services.calendar._turns)
+        await hold_turn(gateway, holder)
         await client.socket.send(update("first", "a", tokens[0], if_version=1))
         await client.socket.send(update("again", "a", tokens[1], if_version=1))
         await both_wait(gateway, 20)
@@ -147,8 +155,7 @@ async def test_change_behind_one_whose_key_nobody_can_look_up_takes_no_later_pla
 
     monkeypatch.setattr(gateway.database, "fetch", fail_first_look)
     async with locked(dsn):
-        await holder.socket.send(update("behind", "held"))
-        await becomes_true(lambda: 1 in gateway.gateway._dispatch._services.calendar._turns)
+        await hold_turn(gateway, holder)
         await client.socket.send(update("first", "a", if_version=3))
         await client.socket.send(update("again", "a", if_version=3))
         await client.socket.send(update("behind", "b"))
