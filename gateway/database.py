@@ -18,9 +18,6 @@ from gateway.settings import Settings
 STREAM_ROWS = 200
 """Rows of a stream fetched at once: some 160 KB, a few milliseconds of the event loop."""
 
-KEPT_FREE = 4
-"""Connections, at most half of them, that what is likely to wait for locks leaves to the rest: adds, reads, pages and look-ups
-have one each then."""
 REFUSAL_SECONDS = 10.0
 """How long a write that PostgreSQL had no room for counts, when no other follows: readiness then lets clients try again."""
 
@@ -57,8 +54,6 @@ class Database:
         self._warm = frozenset(warm)
         self._idle: list[_Lent] = []
         self._acquiring = 0
-        self._connections_max = settings.db_connections_max
-        self._writing = 0
         self._acquire_seconds = settings.db_acquire_seconds
         self._refused_at: float | None = None
         self._observe_wait = metrics.db_waits.of("commands")
@@ -74,14 +69,11 @@ class Database:
         message, and statements are prepared when a connection opens, so nothing leaves before the statement itself.
         """
         lent = await self._lend()
-        self._writing += statement.writes
         try:
             rows = await self._rows(lent, statement, args)
         except BaseException as error:
             await self._take_back(self._pool, lent.db, error)
             raise
-        finally:
-            self._writing -= statement.writes
         if self._acquiring:
             await self._take_back(self._pool, lent.db)
         else:
@@ -107,13 +99,6 @@ class Database:
         if statement in self._warm:
             lent.prepared[statement] = prepared
         return prepared
-
-    def has_spare(self) -> bool:
-        """Whether a connection may be taken by what is likely to wait for a lock: writes, which may wait as well, leave enough.
-
-        Reads do not count: they are soon done.
-        """
-        return self._connections_max - self._writing > min(KEPT_FREE, self._connections_max // 2)
 
     def refuses_writes(self) -> bool:
         """Whether PostgreSQL had no room, or was read-only, at a write of the last seconds, and has done none since."""

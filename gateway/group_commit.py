@@ -22,9 +22,8 @@ SLOW_SECONDS = 0.02
 """A statement that takes longer, some 20 times what they take, waits for a lock or the disk: nothing waits for it."""
 ASIDE_SECONDS = 0.1
 """An item run by itself, or a statement, that takes longer waits for a lock: those behind it go on."""
-ASIDE_MIN, ASIDE_MAX = 2, 4
-"""Items left aside like that, each on a database connection of its own, before those behind them wait: without a spare
-connection, and with one."""
+ASIDE_MAX = 3
+"""Items left aside like that, each on a database connection of its own, before those behind them wait."""
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -34,13 +33,12 @@ class GroupCommit(Generic[Item, Result]):
     to `share_max`, when the last one is done, or as soon as they are `share_max`, or when the oldest takes long: statements
     of few items beside each other would only slow each other down. No item waits for a timer; one looks whether the oldest
     takes long. When more wait than one takes, their owners take turns. What has waited for `deadline_seconds` is not sent
-    any more and fails with TIMEOUT. Spare writers take what waits while others' statements wait for locks.
+    any more and fails with TIMEOUT.
 
     When PostgreSQL refuses a shared statement, its items are run one by one in the same order, so that only the guilty
     one gets an error; those behind one that waits for a lock go on meanwhile. When the answer was lost nothing is sent
     again: every item of the statement gets that error, with its outcome. A caller that is cancelled takes no other item
-    along. `has_spare` says whether there is a connection for one more that waits for a lock. `observe_size` is told how many
-    items go together; when they are then run one by one it is not told again.
+    along. `observe_size` is told how many items go together; when they are then run one by one it is not told again.
     """
 
     def __init__(
@@ -49,26 +47,20 @@ class GroupCommit(Generic[Item, Result]):
         share_max: int,
         deadline_seconds: float,
         observe_size: Observe,
-        has_spare: Callable[[], bool] = lambda: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()  # looked up once: each time is a system call in Python 3.11
         self._run = run
         self._share_max = share_max
         self._deadline_seconds = deadline_seconds
         self._observe_size = observe_size
-        self._has_spare = has_spare
         self._waiting: FairQueue[tuple[Item, asyncio.Future[Result], float]] = FairQueue()
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._spare: deque[asyncio.Future[None]] = deque()
         self._begun_at: list[float] = []
         self._looks_again = False
 
-    def writers(self, spare: int = 0) -> list[Coroutine[Any, Any, None]]:
-        """The loops that do the work; whoever owns this owns the tasks that run them.
-
-        So many `spare` ones, each on a database connection more, go on while the others wait for locks.
-        """
-        return [self._write_forever() for _ in range(WRITERS_MAX)] + [self._stand_in_forever() for _ in range(spare)]
+    def writers(self) -> list[Coroutine[Any, Any, None]]:
+        """The loops that do the work; whoever owns this owns the tasks that run them."""
+        return [self._write_forever() for _ in range(WRITERS_MAX)]
 
     def submit(self, item: Item, owner: Hashable) -> Awaitable[Result]:
         """The item's own result. Raises what went wrong with the item, or with the connection it was sent on."""
@@ -104,42 +96,24 @@ class GroupCommit(Generic[Item, Result]):
         """Lets an idle writer take what waits, or look again: the oldest may take long by then, and nothing come or end."""
         if self._idle and self._are_enough():
             _rouse(self._idle)
-        if (self._idle or self._spare) and self._waiting and not self._looks_again:
+        if self._idle and self._waiting and not self._looks_again:
             self._looks_again = True
             self._loop.call_later(SLOW_SECONDS, self._look)
 
     def _look(self) -> None:
         self._looks_again = False
-        if self._waiting and self._spare and not self._idle and self._are_stuck() and self._has_spare():
-            _rouse(self._spare)
         self._wake()
-
-    def _are_stuck(self) -> bool:
-        """Whether a writer or more waits for a lock, so that fewer than there should be do anything."""
-        now = self._loop.time()
-        return sum(now - begun_at <= ASIDE_SECONDS for begun_at in self._begun_at) < WRITERS_MAX
 
     async def _write_forever(self) -> None:
         while True:
             while not self._are_enough():
-                await self._sleep_among(self._idle)
-            await self._write()
-
-    async def _stand_in_forever(self) -> None:
-        while True:
-            await self._sleep_among(self._spare)
-            await self._write()
-
-    async def _sleep_among(self, writers: deque[asyncio.Future[None]]) -> None:
-        wake = self._loop.create_future()
-        writers.append(wake)
-        self._wake()
-        await wake
-
-    async def _write(self) -> None:
-        batch = self._in_time(self._waiting.take(self._share_max), self._loop.time())
-        if batch:
-            await self._answer_together(batch)
+                wake = self._loop.create_future()
+                self._idle.append(wake)
+                self._wake()
+                await wake
+            batch = self._in_time(self._waiting.take(self._share_max), self._loop.time())
+            if batch:
+                await self._answer_together(batch)
 
     async def _answer_together(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         self._observe_size(len(batch))
@@ -181,7 +155,7 @@ class GroupCommit(Generic[Item, Result]):
         aside: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as tasks:
             for entry in batch:
-                while len(aside) >= (ASIDE_MAX if self._has_spare() else ASIDE_MIN):
+                while len(aside) >= ASIDE_MAX:
                     _, aside = await asyncio.wait(aside, return_when=asyncio.FIRST_COMPLETED)
                 if self._loop.time() >= deadline:
                     _settle(entry[1], CommandError(ErrorCode.TIMEOUT, "the commands before this one took too long"))

@@ -209,7 +209,10 @@ class Settings(Struct, frozen=True, kw_only=True):
             le=60,
         ),
     ] = 2.5
-    db_lock_seconds: Annotated[float, _meta("PostgreSQL's lock_timeout; below the statement timeout", gt=0, le=60)] = 1.0
+    db_lock_seconds: Annotated[
+        float,
+        _meta("time a change tries an event that others have locked; PostgreSQL's lock_timeout for all else", gt=0, le=60),
+    ] = 1.0
     db_idle_transaction_seconds: Annotated[
         float, _meta("PostgreSQL's idle_in_transaction_session_timeout; the gateway never idles in one", gt=0, le=60)
     ] = 5.0

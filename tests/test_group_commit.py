@@ -7,15 +7,13 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
 
-from gateway.database import KEPT_FREE
 from gateway.errors import CommandError, ErrorCode, Outcome
-from gateway.group_commit import WRITERS_MAX, GroupCommit
+from gateway.group_commit import ASIDE_MAX, WRITERS_MAX, GroupCommit
 from tests.client import EVENT, Client
 from tests.conftest import Running, started
 from tests.held import PATIENT
@@ -30,19 +28,6 @@ POISON = """
         RETURN NEW;
     END $$;
     CREATE TRIGGER refuse_poison BEFORE INSERT OR UPDATE ON calendar_event FOR EACH ROW EXECUTE FUNCTION refuse_poison();
-"""
-LOCK_ORDER = """
-    CREATE TABLE locked (number bigserial, id bigint);
-    CREATE FUNCTION note_lock() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        IF OLD.title = 'held' THEN
-            PERFORM pg_advisory_xact_lock_shared(7);
-        ELSE
-            INSERT INTO locked (id) VALUES (OLD.id);
-        END IF;
-        RETURN coalesce(NEW, OLD);
-    END $$;
-    CREATE TRIGGER note_lock BEFORE UPDATE OR DELETE ON calendar_event FOR EACH ROW EXECUTE FUNCTION note_lock();
 """
 ARE_HELD = """
     SELECT count(*) = $1 FROM pg_locks
@@ -188,88 +173,98 @@ async def test_two_changes_of_one_event_both_take_effect(start, connect, db, sha
     assert ("held", 3, 5, 3) == tuple(await db.fetchrow("SELECT title, priority, type, version FROM calendar_event"))
 
 
-@pytest.mark.parametrize("command", ["MngUpdateCalendarEvent", "MngDeleteCalendarEvent"])
-async def test_shared_statement_locks_events_in_one_order(start, connect, db, command):
-    """Whatever order the commands come in: another gateway's statement that locked them in another one would wait for this."""
-    await db.execute(LOCK_ORDER)
-    gateway = await start(commands_per_commit_max=64, **PATIENT)
-    client = await connect(gateway)
-    held = await client.add(title="held")
-    ids = [(await client.add())["id"] for _ in range(20)]
-    calendar = gateway.gateway._dispatch._services.calendar
-    group = calendar._changes if command == "MngUpdateCalendarEvent" else calendar._deletes
-    fields = {"priority": 3} if command == "MngUpdateCalendarEvent" else {}
-    await db.execute("SELECT pg_advisory_lock(7)")
-    await client.socket.send(frame_of(command, {"id": held["id"], **fields}))
-    await until(lambda: db.fetchval(ARE_HELD, 1))
-    for event_id in reversed(ids):
-        await client.socket.send(frame_of(command, {"id": event_id, **fields}))
-    await becomes_true(lambda: len(group._waiting) == len(ids))
-    await db.execute("SELECT pg_advisory_unlock(7)")
-    assert {200} == {(await client.receive())["status"] for _ in (held, *ids)}
-    assert sorted(ids) == [row["id"] for row in await db.fetch("SELECT id FROM locked ORDER BY number")]
+CHANGES: list[tuple[str, dict[str, Any]]] = [("MngUpdateCalendarEvent", {"priority": 3}), ("MngDeleteCalendarEvent", {})]
 
 
-@pytest.mark.parametrize(("connections", "rows"), [(10, WRITERS_MAX + 1), (5, WRITERS_MAX)])
-@pytest.mark.parametrize("command", ["MngUpdateCalendarEvent", "MngDeleteCalendarEvent"])
-async def test_events_that_others_have_locked_hold_up_no_other(
-    start, connect, db, dsn, monkeypatch, command, connections, rows
-):
-    """As many changes wait for locked rows as there are writers, or more, and those of other events go on."""
-    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.02)
-    gateway = await start(commands_per_commit_max=64, db_connections_max=connections, **PATIENT)
-    client, other = await connect(gateway), await connect(gateway, login="11")
-    locked = [(await client.add())["id"] for _ in range(rows)]
-    ids = [(await other.add())["id"] for _ in range(20)]
-    fields = {"priority": 3} if command == "MngUpdateCalendarEvent" else {}
-    locker = await asyncpg.connect(dsn)
-    async with locker.transaction():
-        await locker.execute("SELECT FROM calendar_event WHERE id = ANY ($1) FOR UPDATE", locked)
-        for number, event_id in enumerate(locked, start=1):
-            await client.socket.send(frame_of(command, {"id": event_id, **fields}))
-            await until(partial(db.fetchval, WAIT_FOR_ROWS, number))
-        for event_id in ids:
-            await other.socket.send(frame_of(command, {"id": event_id, **fields}))
-        assert {200} == {(await other.receive())["status"] for _ in ids}
-    await locker.close()
-    assert {200} == {(await client.receive())["status"] for _ in locked}
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize(("command", "fields"), CHANGES)
+async def test_events_that_others_have_locked_hold_up_no_other(start, connect, db, dsn, command, fields, keyed, share):
+    """More of them than connections: others' changes, in the same statements as theirs, are done and none waits in PostgreSQL.
 
-
-async def test_changes_that_wait_for_locked_rows_leave_connections_free(start, connect, db, dsn, monkeypatch):
-    """However many there are, of updates and deletes together: reads and adds have theirs."""
-    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.02)
-    gateway = await start(**PATIENT)
+    They are done once the events are let go.
+    """
+    gateway = await start(commands_per_commit_max=share, db_connections_max=4, **PATIENT)
     client, other = await connect(gateway), await connect(gateway, login="11")
     locked = [(await client.add())["id"] for _ in range(20)]
-    free = gateway.settings.db_connections_max - KEPT_FREE
+    ids = [(await other.add())["id"] for _ in range(20)]
+
+    async def send(client: Client, event_id: int) -> None:
+        frame = {"command": command, "extID": event_id, "data": {"id": event_id, **fields}}
+        await client.socket.send(json.dumps(frame | ({"idempotencyKey": f"key {event_id}"} if keyed else {})))
+
     locker = await asyncpg.connect(dsn)
     async with locker.transaction():
         await locker.execute("SELECT FROM calendar_event WHERE id = ANY ($1) FOR UPDATE", locked)
-        for number, event_id in enumerate(locked):
-            command, data = ("MngDeleteCalendarEvent", {}) if number % 2 else ("MngUpdateCalendarEvent", {"priority": 3})
-            await client.socket.send(frame_of(command, {"id": event_id, **data}))
-        await until(partial(db.fetchval, WAIT_FOR_ROWS, free))
-        for _ in range(20):
-            assert 200 == (await other.command("MngGetCalendarEvent", {"id": (await other.add())["id"]}))["status"]
-        assert await db.fetchval(WAIT_FOR_ROWS, free)
+        for event_id, free in zip(locked, ids, strict=True):
+            await send(client, event_id)
+            await send(other, free)
+        assert {200} == {(await other.receive())["status"] for _ in ids}
+        assert 200 == (await other.command("MngGetCalendarEvent", {"id": (await other.add())["id"]}))["status"]
+        assert await db.fetchval(WAIT_FOR_ROWS, 0)
+        assert 0 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE id = ANY ($1) AND version > 1", locked)
     await locker.close()
-    assert {200} == {(await client.receive())["status"] for _ in locked}
+    assert sorted((event_id, 200) for event_id in locked) == sorted(
+        [((reply := await client.receive())["extID"], reply["status"]) for _ in locked]
+    )
+    done = "count(*) FILTER (WHERE version = 2) = 40" if fields else "count(*) = 1"
+    assert await db.fetchval(f"SELECT {done} FROM calendar_event")
 
 
-async def test_shared_statement_waits_a_moment_for_a_locked_row(start, connect, db, dsn):
+@pytest.mark.parametrize(("command", "fields"), CHANGES)
+async def test_event_that_stays_locked_is_told_in_time(start, connect, dsn, command, fields):
+    """Nothing of the change is done, now or when the event is let go; the same command works then."""
+    gateway = await start(db_lock_seconds=0.2)
+    client = await connect(gateway)
+    event_id = (await client.add())["id"]
+    locker = await asyncpg.connect(dsn)
+    async with locker.transaction():
+        await locker.execute("SELECT FROM calendar_event FOR UPDATE")
+        reply = await client.command(command, {"id": event_id, **fields})
+        assert (504, "TIMEOUT", "not_executed") == (reply["status"], reply["error"], reply["outcome"])
+        assert f"event {event_id} is locked by others: try again" == reply["message"]
+    await locker.close()
+    assert 1 == (await client.command("MngGetCalendarEvent", {"id": event_id}))["data"]["event"]["version"]
+    assert 200 == (await client.command(command, {"id": event_id, **fields}))["status"]
+
+
+async def test_change_waits_for_no_participant_that_it_leaves_as_it_is(start, connect, db, dsn, monkeypatch):
+    """A job that has all participants locked holds up those that write one of them, and no other."""
+    monkeypatch.setattr("gateway.group_commit.SLOW_SECONDS", 0.02)
+    gateway = await start(commands_per_commit_max=64, **PATIENT)
+    client, guest = await connect(gateway), await connect(gateway, login="11")
+    answered, *ids = [(await client.add(participant_manager_ids=[10, 11, 12]))["id"] for _ in range(8)]
+    locker = await asyncpg.connect(dsn)
+    async with locker.transaction():
+        await locker.execute("SELECT FROM calendar_participant FOR UPDATE")
+        await guest.socket.send(frame_of("MngSetCalendarParticipantStatus", {"id": answered, "status": 2}))
+        await until(lambda: db.fetchval(WAIT_FOR_ROWS, 1))
+        for event_id in ids:
+            await client.socket.send(frame_of("MngUpdateCalendarEvent", {"id": event_id, "title": "moved"}))
+        assert {200} == {(await client.receive())["status"] for _ in ids}
+    await locker.close()
+    assert 200 == (await guest.receive())["status"]
+    assert 8 == await db.fetchval("SELECT count(*) FROM calendar_event WHERE version = 2")
+    assert [(answered, 2)] == [
+        tuple(row) for row in await db.fetch("SELECT event_id, status FROM calendar_participant WHERE status = 2")
+    ]
+
+
+async def test_shared_statement_waits_a_moment_for_a_locked_participant(start, connect, db, dsn):
     """Then its commands go one by one, and all but the one that waits are done meanwhile."""
-    await db.execute(LOCK_ORDER)
+    await db.execute(POISON)
     gateway = await start(commands_per_commit_max=64, **PATIENT)
     client, other = await connect(gateway), await connect(gateway)
     held, locked, *ids = [(await client.add(title="held" if n == 0 else "x"))["id"] for n in range(12)]
     locker = await asyncpg.connect(dsn)
     await db.execute("SELECT pg_advisory_lock(7)")
     async with locker.transaction():
-        await locker.execute("SELECT FROM calendar_event WHERE id = $1 FOR UPDATE", locked)
+        await locker.execute("SELECT FROM calendar_participant WHERE event_id = $1 FOR UPDATE", locked)
         await other.socket.send(frame_of("MngUpdateCalendarEvent", {"id": held, "priority": 3}))
         await until(lambda: db.fetchval(ARE_HELD, 1))
         for event_id in (locked, *ids):
-            await client.socket.send(frame_of("MngUpdateCalendarEvent", {"id": event_id, "priority": 3}, event_id))
+            data = {"id": event_id, "start_time": EVENT["start_time"] - 60}
+            await client.socket.send(frame_of("MngUpdateCalendarEvent", data, event_id))
         waiting = gateway.gateway._dispatch._services.calendar._changes._waiting
         await becomes_true(lambda: len(waiting) == 1 + len(ids))
         await db.execute("SELECT pg_advisory_unlock(7)")
@@ -481,15 +476,15 @@ async def test_what_came_while_both_writers_were_busy_does_not_wait_for_the_one_
 
 
 async def test_items_behind_one_that_waits_for_a_lock_are_done_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a refused statement three items wait for locks: the others have their results before those are let go."""
+    """Of a refused statement some items wait for locks: the others have their results before those are let go."""
     monkeypatch.setattr("gateway.group_commit.ASIDE_SECONDS", 0.01)
-    locks, ran = asyncio.Event(), list[int]()
+    locks, ran, waiting = asyncio.Event(), list[int](), ASIDE_MAX - 1
 
     async def run(items: Sequence[int]) -> Sequence[int]:
         if len(items) > 1:
             raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
         ran.extend(items)
-        if items[0] < 3:
+        if items[0] < waiting:
             await locks.wait()
         return items
 
@@ -497,10 +492,10 @@ async def test_items_behind_one_that_waits_for_a_lock_are_done_meanwhile(monkeyp
     answers = [asyncio.ensure_future(group.submit(item, "owner")) for item in range(8)]
     async with asyncio.TaskGroup() as tasks:
         writers = [tasks.create_task(writer) for writer in group.writers()]
-        assert [3, 4, 5, 6, 7] == await asyncio.wait_for(asyncio.gather(*answers[3:]), 30)
-        assert [False] * 3 == [answer.done() for answer in answers[:3]]
+        assert list(range(waiting, 8)) == await asyncio.wait_for(asyncio.gather(*answers[waiting:]), 30)
+        assert [False] * waiting == [answer.done() for answer in answers[:waiting]]
         locks.set()
-        assert [0, 1, 2] == await asyncio.gather(*answers[:3])
+        assert list(range(waiting)) == await asyncio.gather(*answers[:waiting])
         for writer in writers:
             writer.cancel()
     assert list(range(8)) == ran
@@ -531,7 +526,7 @@ async def test_item_that_comes_when_the_writers_are_stopped_wakes_nobody() -> No
 
     group: GroupCommit[int, int] = GroupCommit(run, 64, 60, lambda _size: None)
     async with asyncio.TaskGroup() as tasks:
-        writers = [tasks.create_task(writer) for writer in group.writers(1)]
+        writers = [tasks.create_task(writer) for writer in group.writers()]
         await turns()
         for writer in writers:
             writer.cancel()

@@ -12,7 +12,7 @@ import pytest
 from gateway.calendar_store import idempotency, store
 from tests.client import EVENT
 from tests.conftest import started
-from tests.process import until
+from tests.process import becomes_true, until
 from tests.proxy import proxied
 from tests.test_group_commit import POISON, writers_held
 
@@ -241,6 +241,31 @@ async def test_lost_answer_stays_unknown_when_the_access_changes_meanwhile(dsn, 
         again = await until(lambda: client.command(command, data, idempotencyKey="the key"), lambda r: r["status"] == 200)
     assert again["replayed"]
     assert {ADD: 2, UPDATE: 1, DELETE: 0}[command] == await db.fetchval("SELECT count(*) FROM calendar_event")
+
+
+@pytest.mark.parametrize("command", [UPDATE, DELETE])
+async def test_lost_answer_is_learnt_once_the_first_try_lets_the_event_go(dsn, connect, db, monkeypatch, command):
+    """Second tries are passed over while the first one has the event locked; then the client has its one true answer."""
+    monkeypatch.setattr(store, "SEND_AGAIN_SECONDS", 60)
+    await db.execute(STALL)
+    async with proxied(dsn) as (proxy, through), started(through, db_statement_seconds=20) as gateway:
+        client = await connect(gateway)
+        await client.add(title="stalled")
+        await db.execute("INSERT INTO stalled VALUES (true)")
+        calendar = gateway.gateway._dispatch._services.calendar
+        tries: list[float] = []
+        (calendar._changes if command == UPDATE else calendar._deletes)._observe_size = tries.append
+        proxy.cut("abandoned", "the key")
+        async with asyncio.TaskGroup() as tasks:
+            sent = tasks.create_task(client.command(command, WRITES[command], idempotencyKey="the key"))
+            await until(lambda: db.fetch(SLEEPS))
+            proxy.abandon.set()
+            await becomes_true(lambda: len(tries) > 3)
+            await db.execute("DELETE FROM stalled")
+        again = await client.command(command, WRITES[command], idempotencyKey="the key")
+    assert (200, None, 1) == (sent.result()["status"], sent.result().get("replayed"), proxy.cuts)
+    assert (sent.result()["data"], True) == (again["data"], again["replayed"])
+    assert {UPDATE: 2, DELETE: None}[command] == await db.fetchval("SELECT version FROM calendar_event")
 
 
 async def test_key_held_by_another_process_stops_no_neighbour(start, connect, db, dsn):

@@ -17,7 +17,6 @@ from gateway.fields import TIME_MAX
 from tests.calendar_model import Manager
 from tests.client import Client
 from tests.conftest import Running
-from tests.held import PATIENT
 from tests.people import Person, team
 from tests.process import becomes_true, until
 from tests.scrape import SHOWN, scrape, scrape_until
@@ -432,18 +431,6 @@ async def test_streams_at_once_are_bounded(start, connect, db, filled):
     slow.socket.transport.resume_reading()
     assert EVENTS == (await slow.receive())["data"]["count"]
     assert EVENTS == (await other.filter())["count"]
-
-
-async def test_who_waits_for_a_stream_takes_no_connection_from_changes(start, connect, db, filled):
-    """Streams have connections of their own, so that those for changes of locked rows stay spare."""
-    gateway = await start(streams_max=1, **PATIENT)
-    person, *others = await team(db, connect, gateway, Manager(21), *(Manager(30 + number) for number in range(8)))
-    slow = await stuck(gateway, connect, person)
-    for number, other in enumerate(others, start=1):
-        await (await connect(gateway, None)).socket.send(frame(other, "waits"))
-        await becomes_true(lambda number=number: number == gateway.database._acquiring)  # type: ignore[misc]
-    assert gateway.database.has_spare()
-    slow.socket.transport.abort()
 
 
 async def test_reader_without_progress_is_counted_as_too_slow(start, connect, db, filled):

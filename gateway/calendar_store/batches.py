@@ -15,11 +15,11 @@ from gateway.event import DeleteReply, Event, EventReply
 from gateway.settings import Settings
 
 SHARED_LOCK_WAIT = "100ms"
-"""How long a shared statement waits for a row or a key that another one has, before its commands go one by one."""
+"""How long a shared statement waits for a key or a participant that others have locked, before its commands go one by one."""
 
 
 class Batches:
-    """What each makes of its batch, in order: nothing (false or None) where an access or a version has moved on."""
+    """What each makes of its batch, in order: nothing (false or None) where it was passed over (see statements.py)."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
@@ -37,14 +37,14 @@ class Batches:
         return [write.event.id in added for write in batch]
 
     async def change_events(self, batch: Sequence[Write]) -> list[Raw | None]:
-        given = statements.events_of(_in_lock_order(batch)), statements.participants_of(batch)
+        given = statements.events_of(batch), statements.participants_of(batch)
         wait = (self._lock_wait(batch),)
         rows = await self._fetch(statements.CHANGE_EVENTS, statements.CHANGE_KEYED_EVENTS, given, wait, batch, _event_reply)
         changed = {row["id"]: Raw(row["event"].encode()) for row in rows}
         return [changed.get(write.event.id) for write in batch]
 
     async def delete_events(self, batch: Sequence[Write]) -> list[bool]:
-        given = (statements.versions_of(_in_lock_order(batch)),)
+        given = (statements.versions_of(batch),)
         wait = (self._lock_wait(batch),)
         rows = await self._fetch(statements.DELETE_EVENTS, statements.DELETE_KEYED_EVENTS, given, wait, batch, _delete_reply)
         deleted = {row["id"] for row in rows}
@@ -72,11 +72,6 @@ class Batches:
 
     def _lock_wait(self, batch: Sequence[Write]) -> str:
         return self._own_lock_wait if len(batch) == 1 else SHARED_LOCK_WAIT
-
-
-def _in_lock_order(batch: Sequence[Write]) -> Sequence[Write]:
-    """By event, as PostgreSQL locks rows in the order given: else two gateways' statements could wait for each other."""
-    return sorted(batch, key=lambda write: write.event.id)
 
 
 def _event_reply(event: Event) -> bytes:

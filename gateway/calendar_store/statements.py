@@ -1,7 +1,8 @@
 """The statements on single events, and how several commands are handed to one of them as JSON.
 
-Each row carries the epoch its command was decided at, and is passed over at any other. A write with an idempotency key
-is passed over as well once its key is taken; its key is kept by the very statement that does the write.
+Each row carries the epoch its command was decided at, and is passed over at any other. So is a write to an event that has
+moved on since it was read, or that others have locked: no statement waits for an event. A write with an idempotency key is
+passed over as well once its key is taken; its key is kept by the very statement that does the write.
 """
 
 from __future__ import annotations
@@ -49,17 +50,23 @@ _TYPED_COLUMNS = ", ".join(f"{name} {_COLUMN_TYPES.get(name, 'bigint')}" for nam
 _GIVEN_EVENTS = f"json_to_recordset($1::json) AS given ({_TYPED_COLUMNS}, epoch bigint)"
 _GIVEN_PARTICIPANTS = """json_to_recordset($2::json) AS given (
     event_id bigint, manager_id bigint, role smallint, status smallint, created_time bigint, updated_time bigint)"""
-_GIVEN_DELETES = "json_to_recordset($1::json) AS given (id bigint, version bigint, epoch bigint)"
+_GIVEN_VERSIONS = "json_to_recordset($1::json) AS given (id bigint, version bigint, epoch bigint)"
 _EPOCH_HOLDS = "given.epoch = (SELECT epoch FROM access_epoch)"
 _ACCESS_COLUMNS = ("number", "id", "manager_id", "brands", "include", "exclude", "epoch")
 
 
-def _waiting(wait: str) -> str:
-    """A CTE that sets how long locks are waited for, for this transaction alone; rows joined with it are locked behind that."""
-    return f"patience AS MATERIALIZED (SELECT set_config('lock_timeout', {wait}, true))"
+def _locking(wait: str, version: str, strength: str) -> str:
+    """CTEs that lock the events that are at `version` and that nobody else has locked; `locked` has their ids.
 
-
-_PATIENCE = "patience CROSS JOIN"
+    How long the rest of the statement waits for its participants is set for this transaction alone.
+    """
+    return f"""
+    patience AS MATERIALIZED (SELECT set_config('lock_timeout', {wait}, true)),
+    locked AS MATERIALIZED (
+        SELECT event.id FROM patience CROSS JOIN {_GIVEN_VERSIONS} JOIN calendar_event AS event ON event.id = given.id
+        WHERE event.version = {version} AND {_EPOCH_HOLDS}
+        FOR {strength} OF event SKIP LOCKED
+    )"""  # noqa: S608 - made of fragments of our own
 
 
 def _keeping(keys: str, wait: str, only: str = "true") -> str:
@@ -86,20 +93,8 @@ def _keeping(keys: str, wait: str, only: str = "true") -> str:
     )"""  # noqa: S608 - made of fragments of our own
 
 
-def _keeping_of_stored(keys: str, wait: str, given: str, version: str) -> str:
-    """The same for writes to stored events: a key is kept only for an event that is still at the version to be changed."""
-    return f"""
-    {_waiting(wait)},
-    locked AS MATERIALIZED (
-        SELECT event.id FROM {_PATIENCE} calendar_event AS event JOIN {given} ON given.id = event.id
-        WHERE event.version = {version} AND {_EPOCH_HOLDS}
-        ORDER BY event.id FOR UPDATE OF event
-    ),
-    {_keeping(keys, wait, "given.event_id IN (SELECT id FROM locked)")}"""  # noqa: S608 - made of fragments of our own
-
-
 _PASSED = "AND given.id NOT IN (SELECT event_id FROM taken)"
-_PASSED_STORED = f"AND given.id IN (SELECT id FROM locked) {_PASSED}"  # noqa: S608 - made of fragments of our own
+_OF_LOCKED = "given.event_id IN (SELECT id FROM locked)"
 
 
 def _add_events(keeping: str = "", passed: str = "") -> Statement:
@@ -121,12 +116,13 @@ def _add_events(keeping: str = "", passed: str = "") -> Statement:
     )
 
 
-def _change_events(keeping: str, passed: str = "", patience: str = "") -> Statement:
+def _change_events(wait: str, keeping: str = "", passed: str = "") -> Statement:
     return Statement(
         f"""
-    WITH {keeping}, changed AS (
-        UPDATE calendar_event AS event SET ({_COLUMNS}) = ROW ({_VALUES}) FROM {patience} {_GIVEN_EVENTS}
-        WHERE event.id = given.id AND event.version = given.version - 1 AND {_EPOCH_HOLDS} {passed}
+    WITH {_locking(wait, "given.version - 1", "NO KEY UPDATE")}, {keeping and keeping + ","} changed AS (
+        UPDATE calendar_event AS event SET ({_COLUMNS}) = ROW ({_VALUES})
+        FROM locked JOIN {_GIVEN_EVENTS} ON given.id = locked.id
+        WHERE event.id = given.id {passed}
         RETURNING event.*
     ),
     given AS (SELECT * FROM {_GIVEN_PARTICIPANTS}),
@@ -142,12 +138,13 @@ def _change_events(keeping: str, passed: str = "", patience: str = "") -> Statem
         SELECT given.event_id, given.manager_id, given.role, given.status, given.created_time, given.updated_time,
             changed.start_time, changed.end_time
         FROM given JOIN changed ON changed.id = given.event_id
+        WHERE NOT EXISTS (
+            SELECT FROM calendar_participant AS same
+            WHERE (same.event_id, same.manager_id) = (given.event_id, given.manager_id)
+            AND (same.role, same.status, same.created_time, same.updated_time, same.start_time, same.end_time) = (
+                given.role, given.status, given.created_time, given.updated_time, changed.start_time, changed.end_time))
         ON CONFLICT ON CONSTRAINT participant_once_per_event DO UPDATE
         SET (role, status, created_time, updated_time, start_time, end_time) = (
-            excluded.role, excluded.status, excluded.created_time, excluded.updated_time,
-            excluded.start_time, excluded.end_time)
-        WHERE (participant.role, participant.status, participant.created_time, participant.updated_time,
-            participant.start_time, participant.end_time) IS DISTINCT FROM (
             excluded.role, excluded.status, excluded.created_time, excluded.updated_time,
             excluded.start_time, excluded.end_time)
     )
@@ -157,12 +154,11 @@ def _change_events(keeping: str, passed: str = "", patience: str = "") -> Statem
     )
 
 
-def _delete_events(keeping: str, passed: str = "", patience: str = "") -> Statement:
+def _delete_events(wait: str, keeping: str = "", passed: str = "") -> Statement:
     return Statement(
         f"""
-    WITH {keeping}
-    DELETE FROM calendar_event AS event USING {patience} {_GIVEN_DELETES}
-    WHERE event.id = given.id AND event.version = given.version AND {_EPOCH_HOLDS} {passed}
+    WITH {_locking(wait, "given.version", "UPDATE")} {keeping and "," + keeping}
+    DELETE FROM calendar_event AS event USING locked AS given WHERE event.id = given.id {passed}
     RETURNING event.id
     """,  # noqa: S608 - made of column names of our own
         writes=True,
@@ -181,10 +177,10 @@ GET_EVENTS = Statement(
 )
 ADD_EVENTS = _add_events()
 ADD_KEYED_EVENTS = _add_events(_keeping("$3", "$4"), _PASSED)
-CHANGE_EVENTS = _change_events(_waiting("$3"), patience=_PATIENCE)
-CHANGE_KEYED_EVENTS = _change_events(_keeping_of_stored("$3", "$4", _GIVEN_EVENTS, "given.version - 1"), _PASSED_STORED)
-DELETE_EVENTS = _delete_events(_waiting("$2"), patience=_PATIENCE)
-DELETE_KEYED_EVENTS = _delete_events(_keeping_of_stored("$2", "$3", _GIVEN_DELETES, "given.version"), _PASSED_STORED)
+CHANGE_EVENTS = _change_events("$3")
+CHANGE_KEYED_EVENTS = _change_events("$4", _keeping("$3", "$4", _OF_LOCKED), _PASSED)
+DELETE_EVENTS = _delete_events("$2")
+DELETE_KEYED_EVENTS = _delete_events("$3", _keeping("$2", "$3", _OF_LOCKED), _PASSED)
 KEEP_KEYS = Statement(
     f"WITH {_keeping('$1', '$2')} SELECT manager_id, key FROM kept",  # noqa: S608 - made of fragments of our own
     writes=True,

@@ -6,15 +6,15 @@ Writes that wait at the same moment share a statement.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
-from gateway import wire
 from gateway.access import Access
+from gateway.calendar_store.attempts import Attempts, contended
 from gateway.calendar_store.batches import Batches
 from gateway.calendar_store.event_ids import EventIds
 from gateway.calendar_store.idempotency import Idempotency, KeyTakenError, WriteKey
@@ -28,14 +28,12 @@ from gateway.sessions import Sessions
 from gateway.settings import Settings
 from gateway.turns import Readers, Turns
 
-SPARE_WRITERS = 4
-"""Of changes and of deletes, which wait for rows that others have locked: so many of those, where connections are free."""
 RENEWALS_MAX = 20
 """Times an access is renewed because managers and sessions changed while an event was read."""
 SEND_AGAIN_SECONDS = 1.0
 """Time to learn what became of a keyed write whose answer was lost; with the first try, below the clients' patience."""
 SEND_AGAIN_PAUSE_SECONDS = 0.05
-"""Between two tries to, while the database is away."""
+"""Between two tries to, while the database is away or the first try is still under way."""
 
 _decode_event = msgspec.json.Decoder(Event).decode
 
@@ -53,25 +51,22 @@ class CalendarStore:
     ) -> None:
         self._sessions = sessions
         self._idempotency = idempotency
-        self._tries_seconds = settings.db_command_seconds
+        self._settings = settings
         self.ids = EventIds(db)
         self._turns: Turns[int, None] = Turns(settings.db_acquire_seconds, _too_many_changes)
         self._readers: Readers[int] = Readers()
         batches = Batches(db, settings)
         shared, sizes = (settings.commands_per_commit_max, settings.db_command_seconds), metrics.batch_sizes
         self._gets: GroupCommit[tuple[Access, int], Raw | None] = GroupCommit(batches.get_events, *shared, sizes.of("get"))
-        self._adds: GroupCommit[Write, bool] = GroupCommit(batches.add_events, *shared, sizes.of("add"), db.has_spare)
-        self._changes: GroupCommit[Write, Raw | None] = GroupCommit(
-            batches.change_events, *shared, sizes.of("change"), db.has_spare
-        )
-        self._deletes: GroupCommit[Write, bool] = GroupCommit(batches.delete_events, *shared, sizes.of("delete"), db.has_spare)
-        self._keeps: GroupCommit[Write, bool] = GroupCommit(batches.keep_keys, *shared, sizes.of("keep_key"), db.has_spare)
+        self._adds: GroupCommit[Write, bool] = GroupCommit(batches.add_events, *shared, sizes.of("add"))
+        self._changes: GroupCommit[Write, Raw | None] = GroupCommit(batches.change_events, *shared, sizes.of("change"))
+        self._deletes: GroupCommit[Write, bool] = GroupCommit(batches.delete_events, *shared, sizes.of("delete"))
+        self._keeps: GroupCommit[Write, bool] = GroupCommit(batches.keep_keys, *shared, sizes.of("keep_key"))
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that read, write and take ids; whoever owns the store runs them."""
         groups: tuple[GroupCommit[Any, Any], ...] = (self._gets, self._adds, self._changes, self._deletes, self._keeps)
-        spare = {self._changes: SPARE_WRITERS, self._deletes: SPARE_WRITERS}
-        return [self.ids.refill_forever(), *(writer for group in groups for writer in group.writers(spare.get(group, 0)))]
+        return [self.ids.refill_forever(), *(writer for group in groups for writer in group.writers())]
 
     async def add_event(self, access: Access, event: Event, key: WriteKey | None) -> None:
         """Stores the event with its participants; returns once both are committed."""
@@ -99,74 +94,68 @@ class CalendarStore:
 
         Changes of one event are made one after the other: in the order called within this process, and across
         processes by its version, which a change advances by one. A change that leaves the event equal writes nothing
-        but the key. Raises what `change` raises.
+        but the key. Raises what `change` raises, and CommandError TIMEOUT when others have the event locked for too long.
         """
         async with self._turns.of(event_id):
             await self._readers.ended(event_id)
-            for _ in self._tries():
+            attempts = Attempts(event_id, self._settings)
+            while True:
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
                 changed = _decided(change, access, event)
                 if changed == event:
                     if key is None or await self._write(self._keeps, Write(event, access.epoch, key), access.manager_id):
                         return stored
-                    continue
-                written = await self._write(self._changes, Write(changed, access.epoch, key), access.manager_id)
-                if written is not None:
-                    return written
-        raise _contended(event_id)
+                else:
+                    written = await self._write(self._changes, Write(changed, access.epoch, key), access.manager_id)
+                    if written is not None:
+                        return written
+                await attempts.again(event.version)
 
     async def delete_event(
         self, access: Access, event_id: int, check: Callable[[Access, Event], None], key: WriteKey | None
     ) -> None:
-        """Removes the event and its participants, if `check` lets it. Raises what `check` raises."""
+        """Removes the event and its participants, if `check` lets it. Raises what `check` raises, and as a change does."""
         async with self._turns.of(event_id):
             await self._readers.ended(event_id)
-            for _ in self._tries():
+            attempts = Attempts(event_id, self._settings)
+            while True:
                 access, stored = await self._read(access, event_id)
                 event = _decode_event(stored)
                 _decided(check, access, event)
                 if await self._write(self._deletes, Write(event, access.epoch, key), access.manager_id):
                     return
-        raise _contended(event_id)
+                await attempts.again(event.version)
 
     async def _write(self, group: GroupCommit[Write, Done], write: Write, manager_id: int) -> Done:
-        """What the group made of the write: nothing (false or None) when its access or its event's version has moved on."""
-        lost: CommandError | None = None
+        """What the group made of the write: nothing (false or None) when it was passed over."""
         try:
             done = await group.submit(write, manager_id)
         except CommandError as error:
             if write.key is None or error.outcome is not Outcome.UNKNOWN:
                 raise
-            lost = error
-            done = await self._sent_again(group, write, manager_id, lost)
-        if done or write.key is None:
-            return done
-        if await self._taken(write.key, lost):
-            raise KeyTakenError(lost)
-        if lost is not None:  # the second try was passed over without waiting for the first, which may still commit
-            raise lost
+            return await self._sent_again(group, write, write.key, manager_id, error)
+        if not done and write.key is not None and await self._idempotency.taken(write.key):
+            raise KeyTakenError
         return done
 
-    async def _sent_again(self, group: GroupCommit[Write, Done], write: Write, manager_id: int, lost: CommandError) -> Done:
-        """The same write once more: its key makes it wait until the first try has ended, and then does it or not.
+    async def _sent_again(
+        self, group: GroupCommit[Write, Done], write: Write, key: WriteKey, manager_id: int, lost: CommandError
+    ) -> Done:
+        """The same write once more, until it is done or its key is taken; raises `lost` when neither is told in time.
 
-        Raises `lost` when the database does not tell in time.
+        Passed over with a key that is free, the first try may still be under way: it may have the event locked itself.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(SEND_AGAIN_SECONDS):
                 while True:
-                    try:
-                        return await group.queue(write, manager_id)
-                    except CommandError:
-                        await asyncio.sleep(SEND_AGAIN_PAUSE_SECONDS)
+                    with suppress(CommandError):
+                        if done := await group.queue(write, manager_id):
+                            return done
+                        if await self._idempotency.taken(key):
+                            raise KeyTakenError(lost)
+                    await asyncio.sleep(SEND_AGAIN_PAUSE_SECONDS)
         raise lost
-
-    async def _taken(self, key: WriteKey, lost: CommandError | None) -> bool:
-        try:
-            return await self._idempotency.taken(key)
-        except CommandError as error:
-            raise lost or error from None
 
     async def _read(self, access: Access, event_id: int) -> tuple[Access, Raw]:
         """The event, and the access it was read with: an access that no longer holds is renewed here, within the turn."""
@@ -179,17 +168,7 @@ class CalendarStore:
                 raise _confirmed(CommandError(ErrorCode.NOT_FOUND, f"no event {event_id}"))
             _decided(Access.require_calendar, renewed)
             access = renewed
-        raise _contended(event_id)
-
-    def _tries(self) -> Iterator[None]:
-        """Tries to change an event while other processes change it first.
-
-        A time bounds them, not a number: whoever loses is as likely to lose the next one, and a try takes milliseconds.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._tries_seconds
-        while loop.time() < deadline:
-            yield
+        raise contended(event_id)
 
 
 def _decided(decide: Callable[..., Done], *given: object) -> Done:
@@ -209,8 +188,3 @@ def _confirmed(error: CommandError) -> CommandError:
 
 def _too_many_changes() -> CommandError:
     return CommandError(ErrorCode.TIMEOUT, "too many changes of this event wait")
-
-
-def _contended(event_id: int) -> CommandError:
-    message = f"event {event_id} is changed too often by others: try again"
-    return CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(100, 300))
