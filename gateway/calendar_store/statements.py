@@ -55,15 +55,15 @@ _EPOCH_HOLDS = "given.epoch = (SELECT epoch FROM access_epoch)"
 _ACCESS_COLUMNS = ("number", "id", "manager_id", "brands", "include", "exclude", "epoch")
 
 
-def _locking(wait: str, version: str, strength: str) -> str:
-    """CTEs that lock the events that are at `version` and that nobody else has locked; `locked` has their ids.
+def _locking(given: str, version: str, strength: str, wait: str) -> str:
+    """CTEs that lock those of the events given that are at `version` and that nobody else has locked; `locked` has their ids.
 
     How long the rest of the statement waits for its participants is set for this transaction alone.
     """
     return f"""
     patience AS MATERIALIZED (SELECT set_config('lock_timeout', {wait}, true)),
     locked AS MATERIALIZED (
-        SELECT event.id FROM patience CROSS JOIN {_GIVEN_VERSIONS} JOIN calendar_event AS event ON event.id = given.id
+        SELECT event.id FROM patience CROSS JOIN {given} JOIN calendar_event AS event ON event.id = given.id
         WHERE event.version = {version} AND {_EPOCH_HOLDS}
         FOR {strength} OF event SKIP LOCKED
     )"""  # noqa: S608 - made of fragments of our own
@@ -119,9 +119,10 @@ def _add_events(keeping: str = "", passed: str = "") -> Statement:
 def _change_events(wait: str, keeping: str = "", passed: str = "") -> Statement:
     return Statement(
         f"""
-    WITH {_locking(wait, "given.version - 1", "NO KEY UPDATE")}, {keeping and keeping + ","} changed AS (
+    WITH wanted AS MATERIALIZED (SELECT * FROM {_GIVEN_EVENTS}),
+    {_locking("wanted AS given", "given.version - 1", "NO KEY UPDATE", wait)}, {keeping and keeping + ","} changed AS (
         UPDATE calendar_event AS event SET ({_COLUMNS}) = ROW ({_VALUES})
-        FROM locked JOIN {_GIVEN_EVENTS} ON given.id = locked.id
+        FROM locked JOIN wanted AS given ON given.id = locked.id
         WHERE event.id = given.id {passed}
         RETURNING event.*
     ),
@@ -157,7 +158,7 @@ def _change_events(wait: str, keeping: str = "", passed: str = "") -> Statement:
 def _delete_events(wait: str, keeping: str = "", passed: str = "") -> Statement:
     return Statement(
         f"""
-    WITH {_locking(wait, "given.version", "UPDATE")} {keeping and "," + keeping}
+    WITH {_locking(_GIVEN_VERSIONS, "given.version", "UPDATE", wait)} {keeping and "," + keeping}
     DELETE FROM calendar_event AS event USING locked AS given WHERE event.id = given.id {passed}
     RETURNING event.id
     """,  # noqa: S608 - made of column names of our own
