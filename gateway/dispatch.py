@@ -15,14 +15,12 @@ import asyncpg
 from msgspec import Struct
 
 from gateway import wire
-from gateway.access import Access
 from gateway.commands.table import COMMANDS, Command
 from gateway.context import Services
 from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome, quoted
 from gateway.execution import Execution, Pending
 from gateway.identity import Identity
 from gateway.log import CommandLog, place_of
-from gateway.sessions import DECISIONS_MAX, StaleAccessError, changing
 from gateway.tokens import InvalidTokenError, Session
 from gateway.wire import Authorization, BadFrameError, Frame, Streamed
 
@@ -122,23 +120,12 @@ class Dispatch:
         if identity.session is not None and identity.session.manager_id != session.manager_id:
             return None
         try:
-            await self._fresh_access(session)
+            await self._services.sessions.look_up(session)
         except CommandError as error:
             if error.code is ErrorCode.UNAUTHORIZED:
                 return None
             raise
         return session
-
-    async def _fresh_access(self, session: Session) -> Access:
-        """The access as the database has it now."""
-        for _ in range(DECISIONS_MAX):
-            access = await self._services.sessions.access_of(session)
-            try:
-                await self._services.sessions.confirm(access)
-            except StaleAccessError:
-                continue
-            return access
-        raise changing()
 
     def _command_of(self, frame: Frame) -> Command:
         if self.draining:

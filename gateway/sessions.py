@@ -135,7 +135,7 @@ class Sessions:
         self._looking_up += 1
         try:
             async with self._lookups.setdefault(session, Question()):
-                return self._remembered(session) or await self._look_up(session)
+                return self._remembered(session) or await self.look_up(session)
         finally:
             self._looking_up -= 1
 
@@ -149,19 +149,10 @@ class Sessions:
         return self._remembered(session)
 
     def _remembered(self, session: Session) -> Access | None:
-        if session.expires_time <= time.time() or (session.key is not None and not self._issuer_keys.holds(session.key)):
-            raise ended()
+        self._require_current(session)
         access = self._known.get(session.id)
         if access is None or access.epoch != self._epoch or (access.session is not session and access.session != session):
             return None
-        return access
-
-    async def renewed(self, access: Access) -> Access:
-        """The same access if it still holds, or what the session may do now. Raises CommandError UNAUTHORIZED."""
-        try:
-            await self.confirm(access)
-        except StaleAccessError:
-            return await self._look_up(access.session)
         return access
 
     async def confirm(self, access: Access) -> None:
@@ -169,13 +160,34 @@ class Sessions:
 
         Raises StaleAccessError.
         """
-        self.check_epoch(access, await self._epoch_now())
-
-    def check_epoch(self, access: Access, epoch: int) -> None:
-        """Takes note of the epoch that a statement has seen. Raises StaleAccessError when the access was decided at another."""
+        epoch = await self._epoch_now()
         if access.epoch != epoch:
             self._note_epoch(epoch)
             raise StaleAccessError
+
+    async def look_up(self, session: Session) -> Access:
+        """What the session may do as the database has it now. Raises CommandError UNAUTHORIZED, as `access_of` does."""
+        self._require_current(session)
+        if session.key is None:
+            row = await self._db.fetch_row(_FIND_ACCESS, session.id, session.manager_id, int(time.time()))
+        else:
+            row = await self._db.fetch_row(_FIND_FOREIGN_ACCESS, session.manager_id, session.key.issuer, session.id)
+        if row is None:
+            self._known.pop(session.id, None)
+            raise ended()
+        self._note_epoch(row["epoch"])
+        access = Access(
+            session=session,
+            manager_id=session.manager_id,
+            type=row["type"],
+            brands=tuple(row["brands"]),
+            desk_mask=row["desk_mask"],
+            epoch=row["epoch"],
+        )
+        self._known[session.id] = access
+        if len(self._known) > ACCESS_CACHE_MAX:
+            self._known.popitem(last=False)
+        return access
 
     async def current_epoch(self) -> int:
         """The epoch as the database has it now; access that was remembered at another is looked up anew at its next use."""
@@ -231,27 +243,10 @@ class Sessions:
             self._known.clear()
         self._epoch = epoch
 
-    async def _look_up(self, session: Session) -> Access:
-        if session.key is None:
-            row = await self._db.fetch_row(_FIND_ACCESS, session.id, session.manager_id, int(time.time()))
-        else:
-            row = await self._db.fetch_row(_FIND_FOREIGN_ACCESS, session.manager_id, session.key.issuer, session.id)
-        if row is None:
-            self._known.pop(session.id, None)
+    def _require_current(self, session: Session) -> None:
+        """Raises CommandError UNAUTHORIZED when the session can be told to be over without the database."""
+        if session.expires_time <= time.time() or (session.key is not None and not self._issuer_keys.holds(session.key)):
             raise ended()
-        self._note_epoch(row["epoch"])
-        access = Access(
-            session=session,
-            manager_id=session.manager_id,
-            type=row["type"],
-            brands=tuple(row["brands"]),
-            desk_mask=row["desk_mask"],
-            epoch=row["epoch"],
-        )
-        self._known[session.id] = access
-        if len(self._known) > ACCESS_CACHE_MAX:
-            self._known.popitem(last=False)
-        return access
 
 
 def ended() -> CommandError:

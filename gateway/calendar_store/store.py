@@ -163,7 +163,7 @@ class CalendarStore:
             event = await self._gets.submit((access, event_id), access.manager_id)
             if event is not None:
                 return access, event
-            renewed = await self._sessions.renewed(access)
+            renewed = await self._sessions.look_up(access.session)
             if renewed == access:
                 raise _confirmed(CommandError(ErrorCode.NOT_FOUND, f"no event {event_id}"))
             _decided(Access.require_calendar, renewed)
