@@ -27,7 +27,7 @@ CUT_SECONDS = 1.0
 FRAMES_WHOLE = 2
 """As many frames of the largest size may be commands that wait; what waits keeps all of its message."""
 SETTLE_SECONDS = 10.0
-"""Time for commands in flight before a socket is closed all the same; more than their database limits add up to."""
+"""Time for commands in flight before a socket is closed all the same. 1012 would deny them: that socket is aborted instead."""
 
 
 async def close(socket: WatchedSocket, code: CloseCode, reason: str) -> None:

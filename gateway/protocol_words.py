@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.calendar_store.event_filter import BYTES_AT_ONCE_MAX
-from gateway.calendar_store.event_reader import ROOM_SECONDS, TURN_SECONDS
+from gateway.calendar_store.event_reader import ROOM_SECONDS, ROWS_AT_ONCE_MAX, TURN_SECONDS
 from gateway.faults import SEARCHED_VALUES_MAX
 from gateway.handshake import PATHS, SUBPROTOCOL
 from gateway.wire import EXT_ID_CHARS_MAX
@@ -33,7 +33,7 @@ for what was sent before it, so a filter that shall show an add is sent once the
 Past `GATEWAY_IN_FLIGHT_MAX` commands of one socket at once, or so many as are twice `GATEWAY_FRAME_BYTES_MAX`, the socket is not read
 until one is answered.
 
-A reply of more than 500 events or 4 MiB comes in pieces. A manager has one of those at a time, on all sockets together, and a socket has
+A reply of more than {ROWS_AT_ONCE_MAX} events or {BYTES_AT_ONCE_MAX // 2**20} MiB comes in pieces. A manager has one of those at a time, on all sockets together, and a socket has
 one; the next waits for its turn, {2 * TURN_SECONDS:g} seconds at most behind the waits of a page (below), then it is answered `NO_SERVICE`. A client that has not
 taken one whole within `GATEWAY_STREAM_SECONDS` is closed with 4000, of which it may see 1006; smaller pages (`limit`,
 `after`) suit a slow line. Pages of more than a dozen events are read one after the other for each socket, each once

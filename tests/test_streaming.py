@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.calendar_store.event_reader import row_bytes_max
+from gateway import fair_share
+from gateway.calendar_store.event_reader import ROOM_SECONDS, TURN_SECONDS, row_bytes_max
 from gateway.errors import CloseCode
 from gateway.fields import TIME_MAX
+from gateway.settings import Settings
 from tests.calendar_model import Manager
 from tests.client import Client
 from tests.conftest import Running
@@ -22,6 +24,8 @@ from tests.process import becomes_true, until
 from tests.scrape import SHOWN, scrape, scrape_until
 
 EVENTS = 3000
+GIVE_UP_SECONDS = 30
+"""When the published clients take a command for lost."""
 FILL = f"""
     INSERT INTO calendar_event
     SELECT id, 'default', '', 21, 21, 21, 0, 0, 0, 'Event ' || id || repeat('x', 400), '{{"a":[1]}}', 1 + id % 7, 100,
@@ -309,6 +313,13 @@ async def test_streams_of_one_manager_take_one_place(start, connect, db, filled)
         client.socket.transport.resume_reading()
     assert [EVENTS] * 3 == [(await client.receive())["data"]["count"] for client in clients]
     await streams_become(0, gateway)
+
+
+def test_all_waits_of_a_page_end_before_its_client_gives_up():
+    """A manager's turn, the access, the page's two waits and its statement, the stream's two and its first rows."""
+    settings = Settings()
+    database_seconds = settings.db_acquire_seconds + settings.db_command_seconds
+    assert fair_share.TURN_SECONDS + 2 * ROOM_SECONDS + 2 * TURN_SECONDS + 3 * database_seconds < GIVE_UP_SECONDS
 
 
 async def test_stream_waits_for_its_turn_so_long(start, connect, db, filled, monkeypatch):

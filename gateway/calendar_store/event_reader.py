@@ -20,10 +20,13 @@ from gateway.wire import Streamed
 
 ROWS_AT_ONCE_MAX = 500
 """Rows that are fetched in one go, some 400 KB; more are streamed, on a connection of their own."""
-ROOM_SECONDS = 5.0
+ROOM_SECONDS = 3.0
 """How long a page waits for those before it on its socket, and then until so much of them is taken that it has room."""
-TURN_SECONDS = 10.0
-"""How long a stream waits for those before it on its socket, and again for its manager's; clients give up after 30 seconds."""
+TURN_SECONDS = 4.0
+"""How long a stream waits for those before it on its socket, and again for its manager's.
+
+A page that becomes a stream may have all four waits and the database's: clients give up after 30 seconds.
+"""
 PIECE_CHARS = 262_144
 """Of a stream, handed over at once: as many rows as make that; those of one batch could be 50 MB, more than may wait."""
 
