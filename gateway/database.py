@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from gateway.database_errors import LOST, failure_of, no_service
-from gateway.errors import Outcome
+from gateway.database_errors import LOST, failure_of
+from gateway.errors import Outcome, no_service
 from gateway.metrics import Metrics, Observe
 from gateway.settings import Settings
 

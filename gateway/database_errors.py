@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from gateway import wire
-from gateway.errors import CommandError, ErrorCode, Outcome, StartupError
-
-RETRY_AFTER_MS = 500, 2000
-"""A restarted PostgreSQL takes some one second to serve again; spread, so that clients do not come back at once."""
+from gateway.errors import CommandError, ErrorCode, Outcome, StartupError, no_service
 
 LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.ConnectionDoesNotExistError, OSError, EOFError)
 """The connection ended before an answer. `ConnectionDoesNotExistError` is asyncpg's own, though its class says PostgreSQL;
@@ -37,11 +33,6 @@ def failure_of(error: BaseException, lost: Outcome) -> CommandError:
     if state[:2] in ("08", "40", "53", "57", "58", "25"):  # gone, conflict, full, shutting down, disk, read-only
         return no_service("the database cannot do this now")
     raise error
-
-
-def no_service(message: str, outcome: Outcome = Outcome.NOT_EXECUTED) -> CommandError:
-    """The answer while the database cannot be used, with a time to come back at."""
-    return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=wire.spread_ms(*RETRY_AFTER_MS))
 
 
 def unreachable(error: BaseException) -> StartupError:

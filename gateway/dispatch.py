@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway import wire
 from gateway.commands.table import COMMANDS, Command
 from gateway.context import Services
-from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome, quoted
+from gateway.errors import CommandError, ErrorCode, Outcome, no_service, quoted
 from gateway.execution import Execution, Pending
 from gateway.identity import Identity
 from gateway.log import CommandLog, place_of
@@ -129,7 +129,7 @@ class Dispatch:
 
     def _command_of(self, frame: Frame) -> Command:
         if self.draining:
-            raise CommandError(ErrorCode.NO_SERVICE, "the gateway is stopping", retry_after_ms=wire.spread_ms(500, 3000))
+            raise no_service("the gateway is stopping", retry_after_ms=(500, 3000))
         command = COMMANDS.get(frame.command)
         if command is None:
             raise CommandError(ErrorCode.INVALID_METHOD, f"no such command: {quoted(frame.command)}{_KNOWN}")
@@ -169,14 +169,14 @@ class Dispatch:
             manager_id,
             started,
             error=error.code,
-            status=ERRORS[error.code].status,
+            status=error.status,
             field=_known_field(command, error.field),
             outcome=error.outcome,
             **what,
         )
 
     def _count_failure(self, command: str, started: float, error: CommandError) -> None:
-        self._metrics.commands.of(command, str(ERRORS[error.code].status))(time.perf_counter() - started)
+        self._metrics.commands.of(command, str(error.status))(time.perf_counter() - started)
 
     def _internal(self, frame: Frame, manager_id: int | None, started: float, raised: Exception) -> CommandError:
         """What PostgreSQL refused was not executed; of any other bug nobody knows how far it came."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from gateway import wire
 from gateway.connection import Connection
-from gateway.errors import CloseCode
+from gateway.errors import CloseCode, spread_ms
 from gateway.log import Logger
 from gateway.settings import Settings
 
@@ -29,7 +29,7 @@ async def drain_connections(connections: set[Connection], empty: asyncio.Event, 
     closing_seconds = settings.drain_seconds * CLOSING_SHARE
     deadline = asyncio.get_running_loop().time() + settings.drain_seconds - closing_seconds
     for connection in tuple(connections):
-        connection.tell(wire.drain_notice(wire.spread_ms(1000, 1000 + int(settings.drain_seconds * 1000))))
+        connection.tell(wire.drain_notice(spread_ms(1000, 1000 + int(settings.drain_seconds * 1000))))
     try:
         async with asyncio.timeout_at(deadline):
             for connection in tuple(connections):

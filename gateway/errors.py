@@ -9,6 +9,8 @@ import random
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
+RETRY_AFTER_MS = 500, 2000
+"""When a client is to come back that nothing else is known of: a restarted PostgreSQL takes some one second to serve again."""
 QUOTED_CHARS_MAX = 64
 """Client text quoted in a message is cut here: enough to recognise it, too little to carry a body into a log."""
 
@@ -102,17 +104,34 @@ class CommandError(Exception):
         self.data = data
         self.confirmed = False
 
+    @property
+    def status(self) -> int:
+        """The HTTP-like status of its reply."""
+        return ERRORS[self.code].status
+
     def for_another(self) -> CommandError:
         """The same for another command that waited for the same; told to come back, it comes at a time of its own.
 
         Its own access is yet to be confirmed.
         """
-        wait = self.retry_after_ms and random.randint(self.retry_after_ms // 2, self.retry_after_ms * 3 // 2)  # noqa: S311
+        wait = self.retry_after_ms and spread_ms(self.retry_after_ms // 2, self.retry_after_ms * 3 // 2)
         error = CommandError(
             self.code, self.message, field=self.field, outcome=self.outcome, retry_after_ms=wait, data=self.data
         )
         error.__cause__ = self.__cause__
         return error
+
+
+def no_service(
+    message: str, *, retry_after_ms: tuple[int, int] = RETRY_AFTER_MS, outcome: Outcome = Outcome.NOT_EXECUTED
+) -> CommandError:
+    """The answer to a command that cannot be done now, with a time within these bounds to come back at."""
+    return CommandError(ErrorCode.NO_SERVICE, message, outcome=outcome, retry_after_ms=spread_ms(*retry_after_ms))
+
+
+def spread_ms(low_ms: int, high_ms: int) -> int:
+    """A wait for one of many clients, so that they do not come back at once."""
+    return random.randint(low_ms, high_ms)  # noqa: S311 - spreads load, guards nothing
 
 
 class CloseCode(IntEnum):

@@ -16,7 +16,7 @@ from gateway.access import Access
 from gateway.calendar_store.idempotency import write_key
 from gateway.commands.table import Command
 from gateway.context import Context, Services
-from gateway.errors import ERRORS, CommandError, ErrorCode
+from gateway.errors import CommandError, ErrorCode
 from gateway.identity import Entering, Identity
 from gateway.sessions import DECISIONS_MAX, StaleAccessError, changing
 from gateway.tokens import InvalidTokenError, Session
@@ -116,7 +116,7 @@ class Execution:
                 self._services.command_rate.require(access.manager_id)
             return await self._handle(command, pending, context)
         except CommandError as error:
-            if ERRORS[error.code].status < 500 and not error.confirmed and error.code is not ErrorCode.TOO_FREQUENT:
+            if error.status < 500 and not error.confirmed and error.code is not ErrorCode.TOO_FREQUENT:
                 await self._services.sessions.confirm(access)
             raise
 

@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gateway import wire
-from gateway.errors import CommandError, ErrorCode
+from gateway.errors import CommandError, no_service
 from gateway.settings import Settings
 
 BESIDE_SECONDS = 10.0
@@ -119,6 +118,4 @@ def _let_pass(turn: asyncio.Future[bool]) -> None:
 
 
 def _too_many() -> CommandError:
-    return CommandError(
-        ErrorCode.NO_SERVICE, "too many commands of this manager wait", retry_after_ms=wire.spread_ms(500, 2000)
-    )
+    return no_service("too many commands of this manager wait")

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gateway import wire
-from gateway.errors import CommandError, ErrorCode
+from gateway.errors import no_service
 from gateway.tokens import Session
 
 EARLIER_SECONDS = 4.0
@@ -38,8 +37,7 @@ class Entering:
             async with asyncio.timeout(EARLIER_SECONDS):
                 await self._earlier.wait()
         except TimeoutError:
-            message = "earlier commands of this connection wait"
-            raise CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(500, 2000)) from None
+            raise no_service("earlier commands of this connection wait") from None
 
 
 class Identity:

@@ -17,8 +17,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from gateway import wire
-from gateway.errors import CommandError, ErrorCode
+from gateway.errors import no_service
 from gateway.settings import Settings
 
 T = TypeVar("T")
@@ -64,7 +63,7 @@ class Passwords:
         Raises CommandError NO_SERVICE when too many already wait, of all or of `who`.
         """
         if self._free == 0 or self._each[who] >= self._each_max:
-            raise CommandError(ErrorCode.NO_SERVICE, "too many sign-ins at once", retry_after_ms=wire.spread_ms(500, 1500))
+            raise no_service("too many sign-ins at once")
         self._free -= 1
         self._each[who] += 1
         try:

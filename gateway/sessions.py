@@ -17,11 +17,9 @@ from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
-from gateway import wire
 from gateway.access import Access
 from gateway.database import Database, Statement
-from gateway.database_errors import no_service
-from gateway.errors import CommandError, ErrorCode
+from gateway.errors import CommandError, ErrorCode, no_service
 from gateway.issuer_keys import IssuerKeys
 from gateway.tokens import Session
 from gateway.turns import Question
@@ -256,4 +254,4 @@ def ended() -> CommandError:
 
 def changing() -> CommandError:
     """The answer to a command that would have to be decided yet again."""
-    return CommandError(ErrorCode.NO_SERVICE, "managers and sessions change too fast", retry_after_ms=wire.spread_ms(500, 1500))
+    return no_service("managers and sessions change too fast")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from gateway.errors import ERRORS, CommandError
+from gateway.errors import CommandError
 
 LONG_SECONDS = 1.0
 """A failure that took less is worth another try: a connection that broke, not a database that is away."""
@@ -93,7 +93,7 @@ class Question:
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._failure = None
-        if isinstance(error, CommandError) and ERRORS[error.code].status >= 500:
+        if isinstance(error, CommandError) and error.status >= 500:
             self._failure, self._failed_at = error.for_another(), time.monotonic()
         self._lock.release()
 

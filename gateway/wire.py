@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
-from gateway.errors import ERRORS, CommandError, ErrorCode
+from gateway.errors import CommandError, ErrorCode
 from gateway.faults import has_many_values, members_of, text_fault
 
 EXT_ID_CHARS_MAX = 128
@@ -135,7 +134,7 @@ def _success_head(ext_id: bytes) -> bytes:
 
 def failure(ext_id: bytes, error: CommandError) -> bytes:
     """A reply with any other status."""
-    reply: dict[str, Any] = {"status": ERRORS[error.code].status, "error": error.code, "message": error.message}
+    reply: dict[str, Any] = {"status": error.status, "error": error.code, "message": error.message}
     for name in ("field", "retry_after_ms"):
         if (value := getattr(error, name)) is not None:
             reply[name] = value
@@ -155,11 +154,6 @@ def authorization_reply(error: str | None) -> bytes:
 def drain_notice(retry_after_ms: int) -> bytes:
     """Tells a client that the gateway stops, and when to come back."""
     return encode({"event": "server:drain", "data": {"retry_after_ms": retry_after_ms}})
-
-
-def spread_ms(low_ms: int, high_ms: int) -> int:
-    """A wait for one of many clients, so that they do not come back at once."""
-    return random.randint(low_ms, high_ms)  # noqa: S311 - spreads load, guards nothing
 
 
 def _told(_cut_off_by: Exception | None) -> None:

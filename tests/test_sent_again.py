@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from gateway.calendar_store import idempotency
-from gateway.database_errors import no_service
+from gateway.errors import no_service
 from tests.calendar_model import Manager
 from tests.client import EVENT, Client
 from tests.conftest import Running

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from gateway import wire
-from gateway.errors import CommandError, ErrorCode
+from gateway.errors import CommandError, ErrorCode, no_service
 from gateway.settings import Settings
 
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 0.005, 0.2
@@ -44,5 +43,4 @@ class Attempts:
 
 def contended(event_id: int) -> CommandError:
     """The answer when others were first each time."""
-    message = f"event {event_id} is changed too often by others: try again"
-    return CommandError(ErrorCode.NO_SERVICE, message, retry_after_ms=wire.spread_ms(100, 300))
+    return no_service(f"event {event_id} is changed too often by others: try again", retry_after_ms=(100, 300))

@@ -9,8 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from gateway.access import Access
 from gateway.calendar_store.event_filter import BYTES_AT_ONCE_MAX, EventFilter, statement_of
 from gateway.database import Database, Row
-from gateway.database_errors import no_service
-from gateway.errors import CommandError
+from gateway.errors import CommandError, no_service
 from gateway.fair_share import FairShare
 from gateway.identity import Identity
 from gateway.sessions import Sessions

@@ -13,8 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.database import Database, Statement
-from gateway.database_errors import no_service
-from gateway.errors import ERRORS, CommandError, ErrorCode, Outcome
+from gateway.errors import CommandError, ErrorCode, Outcome, no_service
 from gateway.settings import Settings
 from gateway.turns import Turns
 
@@ -112,7 +111,7 @@ class Idempotency:
                 return _again(turn.result, key), taken.lost is None
             except CommandError as error:
                 try:
-                    kept = None if ERRORS[error.code].status >= 500 else await self._find(key)
+                    kept = None if error.status >= 500 else await self._find(key)
                 except CommandError:
                     turn.result = _Failed(key.digest, None, time.monotonic())
                     raise
@@ -164,7 +163,7 @@ def _failure(key: WriteKey, error: CommandError) -> _Failed | None:
     """
     if error.code is ErrorCode.UNAUTHORIZED:
         return _Failed(key.digest, None, time.monotonic())
-    if error.confirmed or ERRORS[error.code].status >= 500:
+    if error.confirmed or error.status >= 500:
         return _Failed(key.digest, error.for_another(), time.monotonic())
     return None
 
