@@ -16,6 +16,8 @@ from gateway.settings import Settings
 
 CLOSING_SHARE = 0.2
 """Of the drain time, what is kept for closing the sockets, spread out so that clients do not come back at once."""
+RETURNS_PER_SECOND = 500
+"""Clients told to come back within the same second: each is an upgrade, a look at its session and a burst of commands."""
 CLOSED_AT_ONCE = 100
 """Sockets closed in one go; some 10 ms of work."""
 
@@ -28,8 +30,9 @@ async def drain_connections(connections: set[Connection], empty: asyncio.Event, 
     logger.info("draining", connections=len(connections))
     closing_seconds = settings.drain_seconds * CLOSING_SHARE
     deadline = asyncio.get_running_loop().time() + settings.drain_seconds - closing_seconds
+    returning_seconds = min(settings.drain_seconds, 1 + len(connections) / RETURNS_PER_SECOND)
     for connection in tuple(connections):
-        connection.tell(wire.drain_notice(spread_ms(1000, 1000 + int(settings.drain_seconds * 1000))))
+        connection.tell(wire.drain_notice(spread_ms(1000, 1000 + int(1000 * returning_seconds))))
     try:
         async with asyncio.timeout_at(deadline):
             for connection in tuple(connections):

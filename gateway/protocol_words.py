@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.calendar_store.event_filter import BYTES_AT_ONCE_MAX
 from gateway.calendar_store.event_reader import ROOM_SECONDS, ROWS_AT_ONCE_MAX, TURN_SECONDS
+from gateway.drain import RETURNS_PER_SECOND
 from gateway.faults import SEARCHED_VALUES_MAX
 from gateway.handshake import PATHS, SUBPROTOCOL
 from gateway.wire import EXT_ID_CHARS_MAX
@@ -84,13 +85,13 @@ right (403), version (409).
 
 """
 
-MESSAGES = """\
+MESSAGES = f"""\
 ## Messages without a command
 
 | message | when |
 | --- | --- |
-| `{"event":"authorization","success":...}` | answers an `authorization` message |
-| `{"event":"server:drain","data":{"retry_after_ms":N}}` | the gateway stops: commands in flight are still answered, later ones get `NO_SERVICE`, then the socket closes with 1012 |
+| `{{"event":"authorization","success":...}}` | answers an `authorization` message |
+| `{{"event":"server:drain","data":{{"retry_after_ms":N}}}}` | the gateway stops: commands in flight are still answered, later ones get `NO_SERVICE`, then the socket closes with 1012. Come back after N: 1,000 and a part, by chance, of 1,000 and 1,000 more for each {RETURNS_PER_SECOND} of its sockets, at most of `GATEWAY_DRAIN_SECONDS` |
 """
 
 RIGHTS = """\

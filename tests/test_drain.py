@@ -50,7 +50,10 @@ async def told_to_leave(client: Client) -> int:
 
 @both_signals
 async def test_drain_answers_all_that_is_in_flight(scratch_dir, dsn, db, number):
-    """50 held commands: 50 replies with 200, then 1012 and exit 0; meanwhile new sockets and commands are refused."""
+    """50 held commands: 50 replies with 200, then 1012 and exit 0; meanwhile new sockets and commands are refused.
+
+    So few clients are asked to come back within two seconds.
+    """
     async with (
         held_adds(dsn) as hold,
         gateway_process(scratch_dir, database_url=dsn, db_connections_max=60, **PATIENT) as gateway,
@@ -63,6 +66,7 @@ async def test_drain_answers_all_that_is_in_flight(scratch_dir, dsn, db, number)
         gateway.signal(number)
         waits = [await told_to_leave(client) for client in clients]
         assert 1 < len(set(waits))
+        assert 1000 <= min(waits) < max(waits) <= 2100
         assert [503, 200] == [await http_status(gateway.port, page) for page in ("/readyz", "/healthz")]
         with pytest.raises(InvalidStatus) as refused:
             await Client.connected(gateway.url).__aenter__()
