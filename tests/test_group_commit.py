@@ -173,6 +173,28 @@ async def test_two_changes_of_one_event_both_take_effect(start, connect, db, sha
     assert ("held", 3, 5, 3) == tuple(await db.fetchrow("SELECT title, priority, type, version FROM calendar_event"))
 
 
+async def test_gets_that_waited_for_a_change_are_read_together(start, connect, db):
+    """They wait for it, not for each other: one after the other they would hold up all that come later, for seconds."""
+    await db.execute(POISON)
+    gateway = await start(commands_per_commit_max=64, **PATIENT)
+    client = await connect(gateway)
+    event_id = (await client.add(title="held"))["id"]
+    reads: list[float] = []
+    calendar = gateway.gateway._dispatch._services.calendar
+    await db.execute("SELECT pg_advisory_lock(7)")
+    await client.socket.send(frame_of("MngUpdateCalendarEvent", {"id": event_id, "priority": 3}))
+    await until(lambda: db.fetchval(ARE_HELD, 1))
+    calendar._gets._observe_size = reads.append
+    for number in range(30):
+        await client.socket.send(frame_of("MngGetCalendarEvent", {"id": event_id}, number))
+    (connection,) = gateway.gateway._connections
+    await becomes_true(lambda: connection.unanswered == 31)
+    await db.execute("SELECT pg_advisory_unlock(7)")
+    assert {2} == {(await client.receive())["data"]["event"]["version"] for _ in range(31)}
+    assert 30 == sum(reads)
+    assert len(reads) < 10
+
+
 CHANGES: list[tuple[str, dict[str, Any]]] = [("MngUpdateCalendarEvent", {"priority": 3}), ("MngDeleteCalendarEvent", {})]
 
 

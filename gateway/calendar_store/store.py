@@ -79,9 +79,10 @@ class CalendarStore:
         one absent or hidden.
         """
         if event_id in self._turns:
-            async with self._turns.of(event_id):
-                return (await self._read(access, event_id))[1]
-        self._readers.begin(event_id)
+            async with self._turns.of(event_id):  # to know one's place, not to read: the others that wait read beside it
+                self._readers.begin(event_id)
+        else:
+            self._readers.begin(event_id)
         try:
             return (await self._read(access, event_id))[1]
         finally:
