@@ -208,7 +208,7 @@ def test_text_fault_keeps_its_path_short():
 def test_nesting_is_counted_outside_strings():
     """Brackets inside strings are text, also behind escaped quotes."""
     cases = {"null": 0, "[]": 1, '{"a":[{}]}': 3, '"[[["': 0, '["\\"[[", "\\\\", [1]]': 2, "[[],[]]": 2, "[" * 9 + "]" * 9: 9}
-    assert cases == {text: depth_of(text) for text in cases}
+    assert cases == {text: depth_of(text.encode()) for text in cases}
     assert nesting_fault("ast_json", b'["[[[[[["]', 1) is None
     fault = nesting_fault("ast_json", b"[[]]", 1)
     assert fault is not None
