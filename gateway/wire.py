@@ -23,7 +23,9 @@ EMPTY = Raw(b"{}")
 OBJECT, NOTHING = b"{n"
 """What JSON of an object begins with, and `null`."""
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF_PAIR = re.compile(rf"(?<!\\)((?:\\\\)*)(?:{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW})")
+"""An escape for half of a surrogate pair without its other half, behind backslashes that are escaped themselves."""
 
 
 class Frame(Struct, frozen=True, gc=False):
@@ -210,10 +212,12 @@ def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorizat
 
 def _ext_id_of(message: str) -> bytes:
     """The extID of a message that is refused unread, as JSON; `null` where it cannot be found."""
-    for text in (message, _SURROGATE.sub(r"\\ufffd", message)):  # of what it refuses a half pair alone may be read over
+    for read_over in (False, True):  # of what it refuses a half pair alone may be read over, but not in the extID
+        text = _HALF_PAIR.sub(r"\1\\ufffd", message) if read_over else message
         with suppress(KeyError, msgspec.MsgspecError, RecursionError):
             ext_id = msgspec.json.decode(members_of(text)["extID"], type=str | int)
-            return b"null" if _ext_id_fault(ext_id) or "\ufffd" in str(ext_id) else encode_ext_id(ext_id)
+            unlike = read_over and "\ufffd" in str(ext_id)
+            return b"null" if unlike or _ext_id_fault(ext_id) else encode_ext_id(ext_id)
     return b"null"
 
 
