@@ -90,7 +90,8 @@ class Database:
         try:
             rows: list[Row] = await prepared.fetch(*args)
         except (TimeoutError, asyncpg.PostgresError, *LOST) as error:
-            self._note_refusal(error)
+            if statement.writes:
+                self._note_refusal(error)
             raise failure_of(error, Outcome.UNKNOWN if statement.writes else Outcome.NOT_EXECUTED) from error
         return rows
 
@@ -140,7 +141,7 @@ class Database:
         return _Lent(await self._acquire(self._pool, self._observe_wait), {})
 
     async def _acquire(self, pool: asyncpg.Pool[Row], observe: Observe) -> Any:
-        self._acquiring += 1
+        self._acquiring += pool is self._pool  # for a stream's connection nobody need give one back
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self._acquire_seconds):
@@ -150,7 +151,7 @@ class Database:
         except (asyncpg.PostgresError, *LOST) as error:
             raise no_service("the database cannot be reached") from error
         finally:
-            self._acquiring -= 1
+            self._acquiring -= pool is self._pool
             observe(time.perf_counter() - began)
 
     async def _take_back(self, pool: asyncpg.Pool[Row], db: Any, failed: BaseException | None = None) -> None:
