@@ -13,6 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from gateway.addresses import Addresses
 from gateway.backlog import Backlog
 from gateway.capture import Capture
+from gateway.closes import ending_of
 from gateway.connection import CLOSE_SECONDS, Connection, close
 from gateway.context import Services
 from gateway.dispatch import Dispatch
@@ -114,7 +115,7 @@ class Gateway:
         try:
             await self._serve_within_limits(socket)
         finally:
-            self._metrics.closes.labels(*socket.ending()).inc()
+            self._metrics.closes.labels(*ending_of(socket)).inc()
 
     async def _serve_within_limits(self, socket: WatchedSocket) -> None:
         identity = Identity(self._addresses.client(*hops_of(socket)))

@@ -23,10 +23,10 @@ from gateway.server_socket import ServerSocket
 
 KERNEL_SEND_BYTES = 65_536
 """Replies that the kernel takes over for a client that does not read; left to itself it takes megabytes."""
-NORMAL, NO_STATUS, NO_CLOSE = 1000, 1005, 1006
-"""A client that is done; one that gives no code; no close from either side."""
-COUNTED_CODES = frozenset((*CloseCode, NORMAL, NO_STATUS, NO_CLOSE))
-"""A client may close with any of 2,000 codes, and each counted would be a series of its own."""
+FRAMES_AT_ONCE = 64
+"""Frames of a socket that are taken before all others have their turn; some 1 ms of the smallest, and answers to them."""
+PARSED_AT_ONCE = 2048
+"""Bytes that the library's parser is given at once: by what comes of them it is seen whether they are small frames."""
 FRAGMENTS_MAX = 4096
 """Pieces of one message, which may be empty: as many as the library takes."""
 WHOLE_TEXT, MASKED = 0x81, 0x80
@@ -78,7 +78,8 @@ class WatchedSocket(ServerSocket):
         self._binary = self._failed = False
         self._head_end = b""
         self._unparsed = 0
-        self._messages = 0
+        self._messages = self._frames = 0
+        self._held = b""
 
     @property
     def held_up(self) -> bool:
@@ -109,8 +110,7 @@ class WatchedSocket(ServerSocket):
             self._take(self._unread.popleft())
         if not self._unread and isinstance(self._unread, deque):
             self._unread = ()
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
+            self._read_on()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the kernel's share of the outbox small, so that a client that does not read shows soon."""
@@ -150,26 +150,66 @@ class WatchedSocket(ServerSocket):
         super().connection_lost(exc)
         self.backlog_changed()
         self._take, self._may_take, self.backlog_changed = _drop, _always, _nothing
-        self._unread = ()
+        self._unread, self._held = (), b""
         self.protocol.parser.close()
         self.protocol.parser_exc = self.connection_exc = None
         vars(self.protocol).pop("select_subprotocol", None)
 
     def data_received(self, data: bytes) -> None:
-        """Takes whole texts, leaves the rest to the library, and notes since when a message is incomplete."""
+        """Takes whole texts, leaves the rest to the library, and notes since when a message is incomplete.
+
+        Of many small frames the first are taken now, those behind them at the event loop's next turns.
+        """
         self.heard_at = self.loop.time()
-        protocol = self.protocol
-        if not self._unparsed and protocol.current_size is None and protocol.state is OPEN:
-            data = self._take_whole_texts(data)
-            if not data:
-                return
+        if self._held:  # TLS hands over what it has when it is told to pause
+            self._held += data
+        else:
+            self._receive(data)
+
+    def eof_received(self) -> None:
+        """Nothing comes behind this, so nothing is held."""
+        while self._held:
+            self._receive_held()
+        super().eof_received()
+
+    def _receive(self, data: bytes) -> None:
+        protocol, self._frames = self.protocol, 0
+        while data and self._frames < FRAMES_AT_ONCE:
+            if not self._unparsed and protocol.current_size is None and protocol.state is OPEN:
+                data = self._take_whole_texts(data)
+                if not data or self._frames >= FRAMES_AT_ONCE:
+                    break
+            size = PARSED_AT_ONCE if self.request is not None else len(data)
+            self._parse(data[:size])
+            data = data[size:]
+        if data:
+            self._held = data
+            self._pause()
+            self.loop.call_soon(self._receive_held)
+
+    def _receive_held(self) -> None:
+        held, self._held = self._held, b""
+        self._receive(held)
+        self._read_on()
+
+    def _parse(self, data: bytes) -> None:
+        """Gives data to the library's parser."""
         messages = self._messages
         self._unparsed = self._unparsed + len(data) if self.request is not None else self._behind_request(data)
         super().data_received(data)
-        if protocol.state is not OPEN or not (self._unparsed or protocol.current_size is not None):
+        if self.protocol.state is not OPEN or not (self._unparsed or self.protocol.current_size is not None):
             self.begun_at = None
         elif self.begun_at is None or self._messages != messages:
             self.begun_at = self.heard_at
+
+    def _pause(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        """Reads again, unless something of what was read is yet to be taken."""
+        if not self._held and not self._unread and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def process_event(self, event: Any) -> None:
         """Puts messages together, in the place of the library's queue."""
@@ -177,6 +217,7 @@ class WatchedSocket(ServerSocket):
             super().process_event(event)
             return
         size = len(event.data)
+        self._frames += 1
         self._unparsed -= size + (6 if size <= SHORT_MAX else 8 if size <= MEDIUM_MAX else 14)
         if event.opcode not in DATA_OPCODES:
             super().process_event(event)
@@ -191,7 +232,7 @@ class WatchedSocket(ServerSocket):
     def _take_whole_texts(self, data: bytes) -> bytes:
         """Takes the messages at the start of the data that are one frame of text each; returns what is behind them."""
         start, end, max_size = 0, len(data), self.protocol.max_message_size or 0
-        while end - start > SHORT_HEAD and data[start] == WHOLE_TEXT:
+        while end - start > SHORT_HEAD and data[start] == WHOLE_TEXT and self._frames < FRAMES_AT_ONCE:
             text_at = start + SHORT_HEAD
             size = data[start + 1] - MASKED
             if size == MEDIUM:
@@ -203,6 +244,7 @@ class WatchedSocket(ServerSocket):
             if text_end > end or size > max_size:
                 break
             start = text_end
+            self._frames += 1
             self._end_text(apply_mask(data[text_at:text_end], data[text_at - 4 : text_at]))
             if self._failed:
                 return b""
@@ -232,8 +274,7 @@ class WatchedSocket(ServerSocket):
             return
         if isinstance(self._unread, tuple):
             self._unread = deque()
-            if not self.transport.is_closing():
-                self.transport.pause_reading()
+            self._pause()
         self._unread.append(message)
 
     def _fail(self, code: LibraryCode, reason: str) -> None:
@@ -248,19 +289,6 @@ class WatchedSocket(ServerSocket):
         self._head_end = head[-3:]
         end = head.find(b"\r\n\r\n")
         return len(head) - end - 4 if end >= 0 else 0
-
-    def ending(self) -> tuple[str, str]:
-        """How the socket ended, for the metrics: the close code, or `other`, and by whom: `gateway`, `client`, `nobody`."""
-        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
-        if self.closed_with is not None:
-            code, by = int(self.closed_with), "gateway"
-        elif received is not None and (sent is None or self.protocol.close_rcvd_then_sent):
-            code, by = received.code, "client"
-        elif sent is not None:  # by the library
-            code, by = sent.code, "gateway"
-        else:
-            code, by = NO_CLOSE, "nobody"
-        return (str(int(code)) if code in COUNTED_CODES else "other"), by
 
     def stand_still(self) -> None:
         """Starts the timers anew: the gateway itself did not read, so the client cannot be blamed for silence."""

@@ -48,6 +48,7 @@ LAYERS = {
     5: (
         "server_socket",
         "watched_socket",
+        "closes",
         "tls_socket",
         "backlog",
         "handshake",

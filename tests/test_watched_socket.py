@@ -9,7 +9,7 @@ import random
 import pytest
 from websockets.frames import CONT, PING, TEXT, Frame
 
-from gateway.watched_socket import FRAGMENTS_MAX
+from gateway.watched_socket import FRAGMENTS_MAX, FRAMES_AT_ONCE, PARSED_AT_ONCE
 from tests.client import WAIT_SECONDS, Client
 from tests.process import POLL_SECONDS, becomes_true
 
@@ -69,9 +69,15 @@ async def test_fragmented_message_is_one_message(gateway, connect):
     assert "in pieces" == (await client.receive())["extID"]
 
 
+@pytest.mark.parametrize("at_once", [(FRAMES_AT_ONCE, PARSED_AT_ONCE), (3, 64)])
 @pytest.mark.parametrize("seed", range(8))
-async def test_messages_are_read_whatever_pieces_they_come_in(start, connect, seed):
-    """Texts of every length, pings, fragments and empty messages, cut anywhere: each command once, in the order sent."""
+async def test_messages_are_read_whatever_pieces_they_come_in(start, connect, monkeypatch, seed, at_once):
+    """Texts of every length, pings, fragments and empty messages, cut anywhere: each command once, in the order sent.
+
+    However many are taken in a turn of the event loop.
+    """
+    monkeypatch.setattr("gateway.watched_socket.FRAMES_AT_ONCE", at_once[0])
+    monkeypatch.setattr("gateway.watched_socket.PARSED_AT_ONCE", at_once[1])
     gateway = await start(in_flight_max=3)
     client = await connect(gateway)
     (connection,) = gateway.gateway._connections
@@ -89,6 +95,8 @@ async def test_messages_are_read_whatever_pieces_they_come_in(start, connect, se
         size = draw.choice((1, 2, 3, 7, 40, 300, 5000, 100_000))
         connection.socket.data_received(stream[:size])
         stream = stream[size:]
+        if draw.random() < 0.5:
+            await asyncio.sleep(0)
     replies = [(await client.receive())["extID"] for _ in range(150)]
     assert list(range(150)) == sorted(replies)
     assert list(range(150)) == [json.loads(message)["extID"] for message in read if message]
@@ -106,6 +114,41 @@ def _frames_of(draw: random.Random, number: int) -> bytes:
     pieces = [Frame(TEXT, text[:cut], fin=False), Frame(PING, b"x"), Frame(CONT, b"", fin=False), Frame(CONT, text[cut:])]
     frames = pieces if way == 0 else [Frame(PING, b""), *whole] if way == 1 else whole
     return b"".join(frame.serialize(mask=True) for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("frame", "answer_bytes"), [(Frame(TEXT, b"ping"), 6), (Frame(PING, b""), 2)], ids=["text", "control frame"]
+)
+async def test_many_small_frames_leave_others_their_turn(gateway, connect, frame, answer_bytes):
+    """However many come at once, a turn of the event loop takes few of them; all are answered in the end."""
+    client = await connect(gateway)
+    (connection,) = gateway.gateway._connections
+    other = await connect(gateway)
+    frames, before, most = 20_000, connection.socket.written_bytes, 0
+    client.socket.transport.write(frame.serialize(mask=True) * frames)
+    end = before + frames * answer_bytes
+    async with asyncio.timeout(WAIT_SECONDS):
+        while connection.socket.written_bytes < end:
+            await asyncio.sleep(0)
+            most = max(most, connection.socket.written_bytes - before)
+            before = connection.socket.written_bytes
+    assert most <= (FRAMES_AT_ONCE + PARSED_AT_ONCE / 6) * answer_bytes
+    assert 200 == (await other.command("HealthCheck"))["status"]
+
+
+async def test_client_that_ends_its_side_is_answered_all_that_it_sent(gateway):
+    """The end comes behind many small frames that are yet to be taken."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    request = "GET / HTTP/1.1\r\nHost: tests\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    request += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    writer.write(request.encode())
+    async with asyncio.timeout(WAIT_SECONDS):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(Frame(TEXT, b"ping").serialize(mask=True) * 1000)
+        writer.write_eof()
+        answer = await reader.read()
+    assert 1000 == answer.count(b"pong")
+    writer.close()
 
 
 async def test_messages_behind_the_upgrade_request_wait_for_the_answer_to_it(gateway):
