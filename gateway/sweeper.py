@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from websockets.protocol import OPEN
 
@@ -14,18 +14,27 @@ from gateway.settings import Settings
 
 SWEEP_SECONDS = 0.5
 """How late a limit may act."""
+LATE_SECONDS = 0.5
+"""A sweep that is later by so much was held up with all else: what clients have sent since is yet to be read."""
+UNFINISHED_WHOLE = 64
+"""As many messages of the largest size may be unfinished, on all sockets together; each may have 15 seconds to come."""
 SLICE = 500
 """Sockets looked at before other work gets its turn; some 1 ms."""
 
 
 async def sweep_forever(connections: set[Connection], settings: Settings) -> None:
     """Looks at every connection twice a second."""
+    loop = asyncio.get_running_loop()
     while True:
+        due = loop.time() + SWEEP_SECONDS
         await asyncio.sleep(SWEEP_SECONDS)
+        if loop.time() - due > LATE_SECONDS:
+            for connection in connections:
+                connection.socket.stand_still()
         await sweep(tuple(connections), settings)
 
 
-async def sweep(connections: Iterable[Connection], settings: Settings) -> None:
+async def sweep(connections: Collection[Connection], settings: Settings) -> None:
     """Looks at every connection once."""
     for number, connection in enumerate(connections, start=1):
         if connection.socket.state is OPEN:
@@ -34,6 +43,26 @@ async def sweep(connections: Iterable[Connection], settings: Settings) -> None:
             connection.check_closing(connection.socket.loop.time())
         if number % SLICE == 0:
             await asyncio.sleep(0)
+    cut_unfinished(connections, UNFINISHED_WHOLE * settings.frame_bytes_max)
+
+
+def cut_unfinished(connections: Iterable[Connection], bytes_max: int) -> None:
+    """Ends those with unfinished messages until the others' are `bytes_max` together.
+
+    First those without a proof of identity, of equals those that began first.
+    """
+    begun = [connection for connection in connections if connection.socket.begun_at is not None]
+    over = sum(connection.socket.unfinished_bytes for connection in begun) - bytes_max
+    if over > 0:
+        for connection in sorted(begun, key=_worth):
+            if over <= 0:
+                break
+            over -= connection.socket.unfinished_bytes
+            connection.end(CloseCode.TOO_SLOW, "too many messages of all clients are unfinished")
+
+
+def _worth(connection: Connection) -> tuple[bool, float]:
+    return connection.identity.proved, connection.socket.begun_at or 0.0
 
 
 def _check(connection: Connection, settings: Settings) -> None:

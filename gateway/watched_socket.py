@@ -86,6 +86,11 @@ class WatchedSocket(ServerSocket):
         """Whether messages wait to be taken, and nothing more is read until they are."""
         return bool(self._unread)
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """What is held of a message that has not come whole."""
+        return self._unparsed + (self.protocol.current_size or 0)
+
     def read(self, take: Take, may_take: MayTake) -> None:
         """Hands each message to `take` as it arrives, in order; those that arrived before now, first.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from functools import partial
+
 import pytest
 from msgspec.json import encode
 from websockets.frames import PING, TEXT, Frame
@@ -10,8 +14,9 @@ from gateway.connection import Connection
 from tests.client import Client
 from tests.conftest import PASSWORD, Running
 from tests.held import HELD, PATIENT, held_adds
-from tests.process import becomes_true
+from tests.process import becomes_true, gateway_process
 
+NO_PATIENCE = {"ping_seconds": 0.2, "pong_timeout_seconds": 0.3, "outbox_stall_seconds": 0.2}
 QUICK = {"ping_seconds": 0.1, "pong_timeout_seconds": 1.5, "outbox_stall_seconds": 0.5}
 
 
@@ -167,3 +172,43 @@ async def test_flood_of_pings_fills_no_memory(start, connect):
     await becomes_true(cut)
     deaf.socket.transport.resume_reading()
     assert await deaf.closed() in (4000, 1006)
+
+
+def have_begun(gateway: Running, messages: int) -> bool:
+    return messages <= sum(connection.socket.begun_at is not None for connection in gateway.gateway._connections)
+
+
+async def test_unfinished_messages_of_all_have_a_limit(start, connect, monkeypatch):
+    """Of those that are over it together, first go those without a session, and of these those that began first."""
+    monkeypatch.setattr("gateway.sweeper.UNFINISHED_WHOLE", 3)
+    gateway = await start(frame_bytes_max=10_000)
+    known = await connect(gateway)
+    strangers = [await connect(gateway, login=None) for _ in range(4)]
+    message = Frame(TEXT, b"x" * 9_000).serialize(mask=True)
+    for number, client in enumerate((known, *strangers), start=1):
+        client.socket.transport.write(message[:-1])
+        await becomes_true(partial(have_begun, gateway, min(number, 3)))
+    assert [4000, 4000] == [await client.closed() for client in strangers[:2]]
+    for client in (known, *strangers[2:]):
+        client.socket.transport.write(message[-1:])
+        assert "BAD_REQUEST" == (await client.receive())["error"]
+
+
+def has_passed(moment: float) -> bool:
+    return time.monotonic() > moment
+
+
+async def test_gateway_that_was_held_up_blames_no_client(dsn, scratch_dir):
+    """What came while it stood still is yet to be read when it looks for silence."""
+    async with (
+        gateway_process(scratch_dir, database_url=dsn, **NO_PATIENCE) as gateway,
+        Client.connected(gateway.url) as client,
+    ):
+        await client.login("10", PASSWORD)
+        for _ in range(3):
+            gateway.signal(signal.SIGSTOP)
+            await client.socket.send("ping")
+            await becomes_true(partial(has_passed, time.monotonic() + 1.2))
+            gateway.signal(signal.SIGCONT)
+            assert "pong" == await client.socket.recv()
+        assert 200 == (await client.command("HealthCheck"))["status"]
