@@ -328,6 +328,14 @@ async def test_serve_on_a_port_that_is_taken_is_2_with_a_message(gateway: Runnin
     assert "set GATEWAY_HOST and GATEWAY_PORT to a free address" in stopped.err
 
 
+def test_serve_runs_without_standard_error() -> None:
+    """Closed outputs are opened to nowhere: it gets as far as the database, which is not there."""
+    there = {name: text for name, text in os.environ.items() if not name.startswith("GATEWAY_")}
+    there |= {"GATEWAY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "GATEWAY_TOKEN_SECRET": SECRET}
+    shell = ["/bin/sh", "-c", '"$0" -m gateway serve 2>&-', sys.executable]
+    assert 2 == subprocess.run(shell, env=there, capture_output=True, check=False).returncode
+
+
 async def test_serve_needs_a_secret_with_a_database_url(cli: Run) -> None:
     """With GATEWAY_DATABASE_URL and no secret the start stops with a message that says how to make one."""
     for arguments, settings in ((("serve",), {"token_secret": ""}), (("serve", "--log-level", "loud"), {})):

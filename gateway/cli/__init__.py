@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -50,8 +51,16 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line. What a person can mend is one message and exit code 2, without a traceback."""
+    _open_outputs()
     try:
         cli(prog_name="gateway")
     except StartupError as error:
         click.echo(f"gateway: {error}", err=True)
         sys.exit(2)
+
+
+def _open_outputs() -> None:
+    """Gives what was started without them (`2>&-`) outputs to nowhere: else the next file or socket gets their numbers."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
