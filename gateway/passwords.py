@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -28,7 +28,9 @@ PASSWORD_CHARS_MAX = 1024
 """A longer password is refused before it is hashed: it would cost time and add no strength."""
 
 SHARE_MIN = 4
-"""Places that one login from one address may have, or half of all, if that is more: with all it would bar everybody else."""
+"""Places that an address may have, or half of all, if that is more, and each login from it, or half of those: with all of
+them it would bar everybody else.
+"""
 
 HASHING_NICE = 5
 """How much nicer the threads that hash are than the event loop: they get a third of its processor time where both want it."""
@@ -49,30 +51,30 @@ class Passwords:
         self._pool = ThreadPoolExecutor(settings.password_workers, "password", _step_back)
         self._threads = asyncio.Semaphore(settings.password_workers)
         self._free = settings.password_workers + settings.password_queue_max
-        self._each_max = max(SHARE_MIN, self._free // 2)
+        self._places = self._free
         self._each: Counter[Hashable] = Counter()
         self._pool.submit(_dummy)  # ready before the first sign-in asks, without holding up the start
 
     async def matches(
-        self, password: str, stored: str | None, who: Hashable = None, allowed: Callable[[], None] = lambda: None
+        self, password: str, stored: str | None, who: Sequence[Hashable] = (), allowed: Callable[[], None] = lambda: None
     ) -> bool:
         """Whether the password is the one that was hashed. With nothing stored it costs the same and is false.
 
         `allowed` is called when a thread is free, just before: what it raises ends the attempt unverified. Whoever counts
         a mismatch before awaiting anything else has counted it before the next attempt asks.
-        Raises CommandError NO_SERVICE when too many already wait, of all or of `who`.
+        Raises CommandError NO_SERVICE when too many already wait, of all or of `who`: a group of half of all, one within
+        it of a quarter, and so on.
         """
-        if self._free == 0 or self._each[who] >= self._each_max:
+        shares = [(one, max(SHARE_MIN, self._places // 2**depth)) for depth, one in enumerate(who, start=1)]
+        if self._free == 0 or any(self._each[one] >= most for one, most in shares):
             raise no_service("too many sign-ins at once")
         self._free -= 1
-        self._each[who] += 1
+        self._each.update(who)
         try:
             matched = await self._run(lambda: _verified(stored or _dummy(), password), allowed)
         finally:
             self._free += 1
-            self._each[who] -= 1
-            if not self._each[who]:
-                del self._each[who]
+            self._each -= Counter(who)  # which forgets those with none
         return matched and stored is not None
 
     async def _run(self, work: Callable[[], T], allowed: Callable[[], None]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import jwt
@@ -12,10 +13,11 @@ import pytest
 
 from gateway import managers, passwords
 from gateway.access import SessionType
+from gateway.errors import CommandError, ErrorCode
 from gateway.managers import NewManager
 from gateway.passwords import hash_password
 from tests.client import EVENT, WAIT_SECONDS, Client
-from tests.conftest import PASSWORD, SECRET, Running, Start
+from tests.conftest import PASSWORD, SECRET, Running, Start, settings_for_tests
 
 
 class Hasher:
@@ -170,7 +172,7 @@ async def test_login_past_the_password_queue_is_no_service(start: Start, connect
 
 
 async def test_login_sent_all_the_time_bars_nobody_else(start: Start, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one login from one address only some wait for a thread; the others get NO_SERVICE, and other managers a place."""
+    """Of one login from one address some wait for a thread; the others get NO_SERVICE, and other managers there a place."""
     gateway = await start(password_workers=1, password_queue_max=9)
     flood = [await connect(gateway, login=None) for _ in range(12)]
     other = await connect(gateway, login=None)
@@ -179,7 +181,7 @@ async def test_login_sent_all_the_time_bars_nobody_else(start: Start, connect: A
         async with asyncio.TaskGroup() as tasks:
             floods = [tasks.create_task(attempt(client, "10")) for client in flood]
             async with asyncio.timeout(WAIT_SECONDS):
-                while sum(task.done() for task in floods) < 7:
+                while sum(task.done() for task in floods) < 8:
                     await asyncio.wait([task for task in floods if not task.done()], return_when=asyncio.FIRST_COMPLETED)
             refused = [task.result()["status"] for task in floods if task.done()]
             late = tasks.create_task(attempt(other, "11"))
@@ -187,11 +189,41 @@ async def test_login_sent_all_the_time_bars_nobody_else(start: Start, connect: A
             hasher.go_on.set()
     finally:
         hasher.go_on.set()
-    assert [503] * 7 == refused
-    assert [200] * 6 == [
+    assert [503] * 8 == refused
+    assert [200] * 5 == [
         late.result()["status"],
         *(task.result()["status"] for task in floods if task.result()["status"] != 503),
     ]
+
+
+async def test_address_with_many_logins_bars_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many accounts somebody has, their address has half of the places."""
+    hasher = Hasher(monkeypatch, held=True)
+    pool = passwords.Passwords(settings_for_tests(password_workers=1, password_queue_max=19))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            crowd = [("there", (login, "there")) for login in "abcd" for _ in range(5)]
+            waiting = [tasks.create_task(refusal_of(pool.matches("x", None, who))) for who in crowd]
+            elsewhere = tasks.create_task(refusal_of(pool.matches("x", None, ("elsewhere", ("a", "elsewhere")))))
+            async with asyncio.timeout(WAIT_SECONDS):
+                while sum(task.done() for task in waiting) < 10:
+                    await asyncio.wait([task for task in waiting if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+            assert not elsewhere.done()
+            hasher.go_on.set()
+    finally:
+        hasher.go_on.set()
+        pool.close()
+    assert [10, 10] == [sum(task.result() is code for task in waiting) for code in (None, ErrorCode.NO_SERVICE)]
+    assert elsewhere.result() is None
+
+
+async def refusal_of(check: Awaitable[bool]) -> ErrorCode | None:
+    """How a check was refused; None when it was made."""
+    try:
+        await check
+    except CommandError as error:
+        return error.code
+    return None
 
 
 async def test_session_that_expires_closes_its_socket(start: Start, connect: Any) -> None:
