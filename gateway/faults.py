@@ -16,12 +16,14 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 
 from gateway.errors import CommandError, ErrorCode, quoted
+from gateway.event import Event
 from gateway.fields import TIME_MAX
 
 _MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 _WRONG_TYPE = re.compile(r"^Expected `(?P<right>[^`]*)`, got `(?P<given>[^`]*)`$")
 _BOUND = re.compile(r"^Expected `(?P<kind>\w+)` (?P<bound>[<>]=? -?\d+)$")
+_LENGTH = re.compile(r"^Expected `(?P<kind>\w+)` of length (?P<bound>[<>]=) (?P<length>\d+)$")
 _PATTERN = re.compile(r"^Expected `str` matching regex (?P<regex>.*)$", re.DOTALL)
 
 _WORDS = {
@@ -33,8 +35,10 @@ _WORDS = {
     "array": "an array",
     "object": "an object",
 }
+_COUNTED = {"str": "characters", "array": "entries"}
 _PATTERNS = {r"'\\S'": "must not be blank"}
 _CODE = "must be up to 64 of the characters A-Z a-z 0-9 _ . -"
+_OF_EVENT = Event.__struct_encode_fields__
 _INDEX = re.compile(r"\[[^]]*\]")
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """Into and out of a bracket, as signed bytes."""
@@ -60,6 +64,9 @@ def fault_of(error: msgspec.ValidationError, request: type[msgspec.Struct]) -> C
         return _unknown(path, unknown["name"], request)
     if (wrong := _WRONG_TYPE.match(what)) and wrong["given"] == "null" and not path.endswith("]"):
         return _required(path)
+    if (length := _LENGTH.match(what)) and length["bound"] == "<=":
+        counted = _COUNTED.get(length["kind"], length["kind"])
+        return CommandError(ErrorCode.TOO_LARGE, f"{path} is longer than {length['length']} {counted}", field=path)
     return CommandError(ErrorCode.INVALID_DATA, f"{path} {_right(what, _meaning(path, request))}", field=path)
 
 
@@ -134,11 +141,17 @@ def _required(path: str) -> CommandError:
 def _unknown(path: str, name: str, request: type[msgspec.Struct]) -> CommandError:
     known = [field.encode_name for field in _fields(request) if not field.encode_name.startswith("__")]
     shown = _cut(name)
-    near = difflib.get_close_matches(shown, known, n=1) if not path else []
-    hint = f"; did you mean {near[0]}?" if near else ("; known are " + ", ".join(known) if known and not path else "")
-    return CommandError(
-        ErrorCode.INVALID_DATA, f"{_joined(path, shown)} is not a known field{hint}", field=_joined(path, shown)
-    )
+    what = f"is not a known field{'' if path else _hint(shown, known)}"
+    if not path and "title" in known and name in _OF_EVENT:  # an event that was read is sent back
+        others = ", ".join(field for field in _OF_EVENT if field not in (name, *known))
+        what = f"is set by the gateway: leave it out, like {others}"
+    return CommandError(ErrorCode.INVALID_DATA, f"{_joined(path, shown)} {what}", field=_joined(path, shown))
+
+
+def _hint(name: str, known: list[str]) -> str:
+    if near := difflib.get_close_matches(name, known, n=2, cutoff=0.7):
+        return f"; did you mean {' or '.join(near)}?"
+    return "; known are " + ", ".join(known) if known else ""
 
 
 def _meaning(path: str, request: type[msgspec.Struct]) -> str:
@@ -171,6 +184,8 @@ def _right(what: str, meaning: str) -> str:
         if bound["bound"] == f"<= {TIME_MAX}":
             return f"must be before the year 10000 (<= {TIME_MAX}): send seconds, this looks like milliseconds"
         return f"must be {_WORDS.get(bound['kind'], bound['kind'])} {bound['bound']}{meaning}"
+    if length := _LENGTH.match(what):
+        return f"must have {length['length']} {_COUNTED.get(length['kind'], length['kind'])} or more"
     if pattern := _PATTERN.match(what):
         return _PATTERNS.get(pattern["regex"], _CODE)
     return f"is out of range: {what}" if "out of range" in what else f"is wrong: {_cut(what)}"

@@ -174,6 +174,7 @@ async def test_fields_messages_say_what_would_be_right(start, connect):
         ({"titel": "x"}, "did you mean title?"),
         ({"participant_manager_id": [1]}, "did you mean participant_manager_ids?"),
         ({"zzz": 1}, "known are title, start_time"),
+        ({"version": 3}, "version is set by the gateway: leave it out"),
         ({"title": "x" * 21}, "20"),
         ({"priority": 4}, "<= 3"),
     ]

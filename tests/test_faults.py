@@ -149,7 +149,13 @@ TRANSLATED = [
         "{%s,'participant_ids':[1]}".replace("'", '"') % EVENT,
         ErrorCode.INVALID_DATA,
         "participant_ids",
-        "participant_ids is not a known field; did you mean participants?",
+        "participant_ids is not a known field; did you mean participants or participant_manager_ids?",
+    ),
+    (
+        "{%s,'updated_by':1}".replace("'", '"') % EVENT,
+        ErrorCode.INVALID_DATA,
+        "updated_by",
+        "updated_by is set by the gateway: leave it out, like id, reminder_sent_time, created_time, updated_time, version",
     ),
 ]
 

@@ -119,6 +119,9 @@ async def test_update_judges_the_final_times(people, db):
     ):
         assert (400, "INVALID_DATA", "end_time") == await owner.refusal("Update", id=event["id"], **wrong)
     assert (400, "INVALID_DATA", "start_time") == await owner.refusal("Update", id=event["id"], start_time=0)
+    for wrong, standing in (({"start_time": 2001}, "end_time is 2000"), ({"end_time": 999}, "start_time is 1000")):
+        message = (await owner.command("Update", id=event["id"], **wrong))["message"]
+        assert f"end_time must be >= start_time; the event's {standing}" == message
     assert event == await owner.get(event["id"])
     for right in (
         {"start_time": 2000},

@@ -7,7 +7,7 @@ import time
 from msgspec import Raw
 
 from gateway.access import Access
-from gateway.commands.event_fields import checked_participants, checked_text, checked_times
+from gateway.commands.event_fields import require_participants, require_text, require_times
 from gateway.commands.participants import ParticipantGiven, invited, participants_of
 from gateway.context import Context
 from gateway.event import Event, EventReply, Participant
@@ -54,9 +54,9 @@ class AddCalendarEvent(Request, frozen=True, kw_only=True):
 
 async def add_calendar_event(context: Context, request: AddCalendarEvent) -> EventReply:
     """Answers with the event as committed: built here, it equals what a later read gives."""
-    checked_times(request.start_time, request.end_time)
-    checked_text(request.title, request.ast_json, context.services.settings)
-    checked_participants(request.participants, request.participant_manager_ids, context.services.settings)
+    require_times(request.start_time, request.end_time)
+    require_text(request.title, request.ast_json, context.services.settings)
+    require_participants(request.participants, request.participant_manager_ids, context.services.settings)
     access = context.require_access()
     brand = access.brand_for(request.brand)
     desk = request.desk or ""

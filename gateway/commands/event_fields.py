@@ -17,13 +17,13 @@ class _HasManager(Protocol):
     def manager_id(self) -> int: ...
 
 
-def checked_times(start_time: int, end_time: int) -> None:
+def require_times(start_time: int, end_time: int) -> None:
     """Raises CommandError INVALID_DATA when the event ends before it starts."""
     if end_time < start_time:
         raise CommandError(ErrorCode.INVALID_DATA, "end_time must be >= start_time", field="end_time")
 
 
-def checked_text(title: str, ast_json: Raw, settings: Settings) -> None:
+def require_text(title: str, ast_json: Raw, settings: Settings) -> None:
     """Raises CommandError: INVALID_DATA for a body of the wrong kind, TOO_LARGE over a limit."""
     if len(title) > settings.title_chars_max:
         raise _too_large("title", f"longer than {settings.title_chars_max} characters")
@@ -36,7 +36,7 @@ def checked_text(title: str, ast_json: Raw, settings: Settings) -> None:
         raise fault
 
 
-def checked_participants(
+def require_participants(
     participants: Sequence[_HasManager] | None, manager_ids: Sequence[int] | None, settings: Settings
 ) -> None:
     """Raises CommandError: TOO_LARGE for too many, INVALID_DATA for the same manager twice in `participants`."""

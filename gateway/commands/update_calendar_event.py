@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from gateway.access import Access
 from gateway.commands.changes import changed, require_change
-from gateway.commands.event_fields import checked_participants, checked_text, checked_times
+from gateway.commands.event_fields import require_participants, require_text, require_times
 from gateway.commands.participants import ParticipantGiven, given_rows, participants_of, with_former_owner
 from gateway.context import Context
 from gateway.errors import CommandError, ErrorCode
@@ -86,7 +86,7 @@ async def update_calendar_event(context: Context, request: UpdateCalendarEvent) 
         _require_rights(access, request, event)
         require_change(access, event, request.if_version)
         after = changed(access, event, now, **_fields(request, event, now))
-        checked_times(after.start_time, after.end_time)
+        _require_times(request, after)
         return after
 
     return EventReply(await context.services.calendar.change_event(context.require_access(), request.id, change, context.key))
@@ -100,10 +100,18 @@ def _check(context: Context, request: UpdateCalendarEvent) -> None:
         raise CommandError(
             ErrorCode.FIELD_REQUIRED, f"at least one field to change is required: {writable} (brand never changes)"
         )
-    checked_text(request.title or "", NULL if request.ast_json == NOT_SENT else request.ast_json, settings)
-    checked_participants(request.participants, request.participant_manager_ids, settings)
+    require_text(request.title or "", NULL if request.ast_json == NOT_SENT else request.ast_json, settings)
+    require_participants(request.participants, request.participant_manager_ids, settings)
     if request.start_time is not None and request.end_time is not None:
-        checked_times(request.start_time, request.end_time)
+        require_times(request.start_time, request.end_time)
+
+
+def _require_times(request: UpdateCalendarEvent, after: Event) -> None:
+    """Raises CommandError INVALID_DATA when the one time that was sent does not go with the other, which stands."""
+    if after.end_time < after.start_time:
+        stands = "end_time" if request.end_time is None else "start_time"
+        message = f"end_time must be >= start_time; the event's {stands} is {getattr(after, stands)}"
+        raise CommandError(ErrorCode.INVALID_DATA, message, field="end_time")
 
 
 def _require_rights(access: Access, request: UpdateCalendarEvent, event: Event) -> None:
