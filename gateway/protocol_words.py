@@ -14,7 +14,8 @@ INTRODUCTION = f"""\
 
 JSON objects in WebSocket text messages, at `{PATHS[0]}` and `{PATHS[1]}`. Offering the subprotocol `{SUBPROTOCOL}` is optional.
 Bare text `ping` is answered with bare text `pong`. A page's `Origin` must be one of `GATEWAY_ORIGINS`, or the upgrade is answered with
-HTTP 403, which a browser shows its scripts as a connection that failed; programs that send none are let in.
+HTTP 403, which a browser shows its scripts as a connection that failed; programs that send none are let in. A client to begin with, for
+browsers: [client.js](client.js), which signs in, matches replies, comes back and sends again what may be.
 
 ## Frames
 
@@ -67,7 +68,9 @@ The same token (a JWT: the gateway's own, or another issuer's that it trusts, SE
 
 The message is answered `{{{{"event":"authorization","success":true}}}}`, or `"success":false` with `"error":"INVALID_TOKEN"`
 (`"NO_SERVICE"` or `"TIMEOUT"` while the database cannot say). Claims required: `exp`, `iat`, `iss`, `aud`, `sub` (the manager id
-in decimal), `jti`. A good token of another manager is refused like a bad one: a socket stays with its manager. Rights come from the manager's row, never from claims. The calendar is for the session types {{types}}.
+in decimal), `jti`. A good token of another manager is refused like a bad one: a socket stays with its manager, until somebody else
+signs in on it by `MngLogin`. A command sent before the answer to `MngLogin` has no session yet (401). `MngLogout` closes the session's
+other sockets with 4501; its own stays, to sign in again within `GATEWAY_AUTHENTICATION_SECONDS`, else it closes with 4500. Rights come from the manager's row, never from claims. The calendar is for the session types {{types}}.
 
 ## Commands
 
