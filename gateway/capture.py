@@ -35,7 +35,7 @@ IDLE_SECONDS = 0.1
 STOP_SECONDS = 5.0
 """How long a stop waits for the disk; with the drain it stays below the 30 at which orchestrators commonly kill."""
 SLICE_LINES = 50
-"""Lines encoded between two writes, some 0.3 ms: a write lets the event loop run."""
+"""Lines encoded between two writes, some 0.7 ms: a write lets the event loop run."""
 SLICE_BYTES = 1_048_576
 """No further line is taken into such a slice: encoded, it is beside the buffer."""
 ENTRY_BYTES = 700

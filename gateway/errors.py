@@ -82,7 +82,7 @@ class CommandError(Exception):
 
     `field` is a path into `data`, such as `participants[2].role`. The outcome is `not_executed` unless whoever raises
     this cannot know whether PostgreSQL committed. `data` is JSON that the failure carries, such as the event as it is now.
-    `confirmed` once the database has said that the access it rests on held: it needs no other look.
+    `confirmed`: decided from what was just read with the access's own epoch, so nobody need ask whether the session lives.
     """
 
     def __init__(

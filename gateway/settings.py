@@ -179,7 +179,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 10
     commands_per_commit_max: Annotated[
         int,
-        _meta("writes that wait together and share a statement and its commit; 1 shares nothing", ge=1, le=1000),
+        _meta("writes, or reads of single events, that wait together and share a statement; 1 shares nothing", ge=1, le=1000),
     ] = 64
     idempotency_seconds: Annotated[
         int, _meta("how long an `idempotencyKey` is kept at least; a day is promised", ge=86_400, le=31_536_000)
@@ -214,7 +214,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         _meta("time a change tries an event that others have locked; PostgreSQL's lock_timeout for all else", gt=0, le=60),
     ] = 1.0
     db_idle_transaction_seconds: Annotated[
-        float, _meta("PostgreSQL's idle_in_transaction_session_timeout; the gateway never idles in one", gt=0, le=60)
+        float,
+        _meta("PostgreSQL's idle_in_transaction_session_timeout; streams, which wait for their reader, have more", gt=0, le=60),
     ] = 5.0
 
     capture_dir: Annotated[str, _meta("folder to record live frames in (docs/harness.md); empty records nothing")] = ""

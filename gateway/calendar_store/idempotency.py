@@ -15,7 +15,7 @@ from msgspec import Raw
 from gateway.database import Database, Statement
 from gateway.errors import CommandError, ErrorCode, Outcome, no_service
 from gateway.settings import Settings
-from gateway.turns import Turns
+from gateway.turns import Turn, Turns
 
 PRUNE_ROWS = 1_000
 """Keys removed by one statement: some 10 ms of PostgreSQL's time."""
@@ -61,7 +61,10 @@ def write_key(manager_id: int, text: str, command: str, data: Raw) -> WriteKey:
 
 
 class KeyTakenError(Exception):
-    """A write with this key is committed, so this one did nothing. `lost`: that one was an earlier try of the same command."""
+    """A write with this key is committed, so this one did nothing.
+
+    `lost` is the error of the same command's first try, whose answer never came; without it the key is another command's.
+    """
 
     def __init__(self, lost: CommandError | None = None) -> None:
         super().__init__()
@@ -76,7 +79,7 @@ class _Kept(NamedTuple):
 
 
 class _Failed(NamedTuple):
-    """When the first write with a key failed; its error, where that may be told to those who sent the same."""
+    """The first write with a key failed, `at` then (monotonic). Those who waited with the same get `error`, or NO_SERVICE."""
 
     digest: bytes
     error: CommandError | None
@@ -110,17 +113,19 @@ class Idempotency:
                 turn.result = await self._committed(key, taken.lost)
                 return _again(turn.result, key), taken.lost is None
             except CommandError as error:
-                try:
-                    kept = None if error.status >= 500 else await self._find(key)
-                except CommandError:
-                    turn.result = _Failed(key.digest, None, time.monotonic())
-                    raise
-                turn.result = kept or _failure(key, error)
+                kept = await self._kept_after(turn, key, error)
                 if kept is None:
                     raise
                 return _again(kept, key), True
             turn.result = _Kept(key.digest, reply)
             return reply, False
+
+    async def _kept_after(self, turn: Turn[_Kept | _Failed], key: WriteKey, error: CommandError) -> _Kept | None:
+        """What the key was kept with before, which a refusal must not hide; None: the key is new."""
+        turn.result = _Failed(key.digest, None, time.monotonic())  # stays where nobody can say
+        kept = None if error.status >= 500 else await self._find(key)
+        turn.result = kept or _failure(key, error)
+        return kept
 
     async def taken(self, key: WriteKey) -> bool:
         """Whether a write with this key is committed."""
