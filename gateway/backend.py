@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 
-from gateway import managers, schema
+from gateway import grants, managers, schema
 from gateway.database_pool import connect_arguments
 from gateway.embedded import EmbeddedPostgres
 from gateway.environment import SECRET_CHARS_MIN
@@ -29,10 +30,14 @@ def backend(settings: Settings, *, serving: bool = False) -> Iterator[tuple[Sett
     """The settings completed with the token secret, and the address of the database.
 
     The embedded default is made ready: started (or borrowed from the gateway that runs it), at the current schema, with
-    its secret and its managers. A tool (`serving` false) takes one that is there and makes none. Raises StartupError.
+    its secret and its managers. A tool (`serving` false) takes one that is there and makes none. Raises StartupError, also
+    when the server of GATEWAY_DATABASE_URL does not let its user do what the block asks of it.
     """
     if settings.database_url:
-        yield settings, settings.database_url
+        try:
+            yield settings, settings.database_url
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise grants.denied(error) from None
         return
     data_dir = Path(settings.data_dir).absolute()
     postgres = EmbeddedPostgres(data_dir)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from gateway import schema, sessions
+from gateway import grants, schema, sessions
 from gateway.calendar_store import event_ids, idempotency, statements
 from gateway.calendar_store.event_reader import EventReader
 from gateway.calendar_store.idempotency import Idempotency
@@ -63,12 +63,14 @@ def unwrapped_startup_error() -> Iterator[None]:
 async def running_gateway(settings: Settings, dsn: str, logger: Logger) -> AsyncIterator[Gateway]:
     """A gateway that serves.
 
-    Raises StartupError when a file of keys is wrong, the database away or of another version, or the port taken.
+    Raises StartupError when a file of keys is wrong, the database away, of another version or closed to this user, or the
+    port taken.
     """
     key_files = KeyFiles(settings)
     key_files.warn(logger)
     db_connection = await schema.connect(connect_arguments(settings, dsn))
     try:
+        await grants.require(db_connection)
         await schema.check(db_connection)
     finally:
         await db_connection.close()

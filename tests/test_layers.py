@@ -20,6 +20,7 @@ LAYERS = {
         "group_commit",
         "turns",
         "fair_queue",
+        "grants",
         "schema",
         "schema_steps",
         "embedded",
