@@ -1,4 +1,4 @@
-"""Managers as the command line keeps them: adding, listing, disabling, passwords. Signing in is in sessions.py."""
+"""Managers as the command line keeps them: adding, listing, rights, disabling, passwords. Signing in is in sessions.py."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ class NewManager(Struct, frozen=True, kw_only=True):
     desk_mask: str = "*"
 
 
+class Rights(Struct, frozen=True, kw_only=True):
+    """The rights that a manager is to have; None stays as it is."""
+
+    type: int | None = None
+    brands: tuple[str, ...] | None = None
+    desk_mask: str | None = None
+
+
 async def add(db: Any, manager: NewManager, password: str) -> None:
     """Stores a manager. Raises StartupError that names what is wrong, or the id or login that is taken."""
     _check(manager, password)
@@ -50,6 +58,29 @@ async def list_all(db: Any) -> list[asyncpg.Record]:
     """Every manager without the password hash, by id."""
     rows: list[asyncpg.Record] = await db.fetch("SELECT id, login, type, brands, desk_mask, disabled FROM manager ORDER BY id")
     return rows
+
+
+async def change(db: Any, manager_id: int, rights: Rights) -> None:
+    """Gives a manager other rights from the next command on. Raises StartupError that names what is wrong or missing."""
+    if rights == Rights():
+        raise StartupError("There is nothing to change: give --brand, --desk-mask or --type what it is to be.")
+    _check_id(manager_id)
+    if rights.brands is not None:
+        _check_brands(rights.brands)
+    if rights.desk_mask is not None:
+        _check_desk_mask(rights.desk_mask)
+    done = await db.fetchval(
+        """
+        UPDATE manager SET type = coalesce($2, type), brands = coalesce($3, brands), desk_mask = coalesce($4, desk_mask)
+        WHERE id = $1 RETURNING id
+        """,
+        manager_id,
+        rights.type,
+        rights.brands,
+        rights.desk_mask,
+    )
+    if done is None:
+        raise _unknown(manager_id)
 
 
 async def set_disabled(db: Any, manager_id: int, *, disabled: bool) -> None:
@@ -92,24 +123,34 @@ async def require(db: Any, manager_id: int) -> None:
 
 def _check(manager: NewManager, password: str) -> None:
     _check_password(password)
-    if not 1 <= manager.id <= INTEGER_MAX:
-        raise StartupError(f"--id {manager.id} must be from 1 to {INTEGER_MAX}.")
+    _check_id(manager.id)
     if not manager.login.strip() or len(manager.login) > 128 or "\0" in manager.login:
         raise StartupError("--login must be 1 to 128 characters, and not blank.")
-    if not manager.brands:
+    _check_brands(manager.brands)
+    _check_desk_mask(manager.desk_mask)
+
+
+def _check_id(manager_id: int) -> None:
+    if not 1 <= manager_id <= INTEGER_MAX:
+        raise StartupError(f"--id {manager_id} must be from 1 to {INTEGER_MAX}.")
+
+
+def _check_brands(brands: tuple[str, ...]) -> None:
+    if not brands:
         raise StartupError("--brand is required: a manager without a brand sees nothing.")
-    for brand in manager.brands:
+    for brand in brands:
         if not _BRAND.fullmatch(brand):
             raise StartupError(f"--brand {brand!r} must be up to 64 of the characters A-Z a-z 0-9 _ . -")
-    patterns = [pattern.strip(" ") for pattern in manager.desk_mask.split(",")] if manager.desk_mask else []
+
+
+def _check_desk_mask(desk_mask: str) -> None:
+    patterns = [pattern.strip(" ") for pattern in desk_mask.split(",")] if desk_mask else []
     if not all(_PATTERN.fullmatch(pattern) for pattern in patterns):
-        raise StartupError(
-            f"--desk-mask {manager.desk_mask!r} must be like DESK_EU*,!DESK_EU_TEST, with commas between the patterns"
-        )
-    include, exclude = mask_patterns(manager.desk_mask)
+        raise StartupError(f"--desk-mask {desk_mask!r} must be like DESK_EU*,!DESK_EU_TEST, with commas between the patterns")
+    include, exclude = mask_patterns(desk_mask)
     if exclude and not include:
         raise StartupError(
-            f"--desk-mask {manager.desk_mask!r} covers no desk: say what it covers before what it leaves out, like *,!DESK_X"
+            f"--desk-mask {desk_mask!r} covers no desk: say what it covers before what it leaves out, like *,!DESK_X"
         )
 
 

@@ -98,7 +98,7 @@ async def test_help_is_worth_reading() -> None:
     assert dict.fromkeys(helps, (0, "")) == {name: (ended.code, ended.err) for name, ended in helps.items()}
     for word in ("gateway serve", "gateway schema apply", "GATEWAY_DATABASE_URL", "manager", "token", "settings"):
         assert word in helps[""].out
-    assert {"add", "list", "disable", "enable", "passwd"} <= set(helps["manager"].out.split())
+    assert {"add", "change", "list", "disable", "enable", "passwd"} <= set(helps["manager"].out.split())
     assert "Exit code 0" in helps["send"].out
     assert 2 == (await run("nonsense")).code
 
@@ -227,7 +227,10 @@ async def is_out(client: Client) -> bool:
 
 
 async def test_manager_is_kept_while_the_gateway_runs(gateway: Running, cli: Run, connect: Any) -> None:
-    """One added signs in; disabled is out at the next command, enabled is in again, a new password ends the session."""
+    """One added signs in; other rights act at the next command, disabled is out, enabled is in again.
+
+    A new password ends the session.
+    """
     client = await connect(gateway, login=None)
     add = ("manager", "add", "--id", "20", "--login", "anna", "--brand", "b", "--brand", "a", "--type", "crm_admin")
     assert Ended(0, "Manager 20 added in the database of GATEWAY_DATABASE_URL.\n", "") == await cli(
@@ -238,6 +241,15 @@ async def test_manager_is_kept_while_the_gateway_runs(gateway: Running, cli: Run
     listed = (await cli("manager", "list")).out.splitlines()
     assert ["20", "anna", "CRM_ADMIN", "enabled", "*", "b,a"] == listed[-1].split()
     assert 5 == len(listed)
+
+    assert Ended(0, "Manager 20 changed in the database of GATEWAY_DATABASE_URL.\n", "") == await cli(
+        *("manager", "change", "--id", "20", "--brand", "c", "--desk-mask", "DESK_EU*", "--type", "crm_manager")
+    )
+    assert "c" == (await client.add(desk="DESK_EU"))["brand"]
+    assert 403 == (await client.command("MngAddCalendarEvent", {**EVENT, "desk": "DESK_X"}))["status"]
+    assert ["20", "anna", "CRM_MANAGER", "enabled", "DESK_EU*", "c"] == (await cli("manager", "list")).out.splitlines()[
+        -1
+    ].split()
 
     assert 0 == (await cli("manager", "disable", "20")).code
     assert await is_out(client)
@@ -263,6 +275,9 @@ async def test_manager_with_something_wrong_is_2_with_a_message(cli: Run, scratc
         (*new, "--id", "20", "--type", "KING"): "Invalid value for '--type'",
         (*new[:-1], str(short), "--id", "20"): "gateway: The password must be 8 to 1024 characters long",
         ("manager", "passwd", "10", "--password-file", str(short)): "gateway: The password must be 8 to 1024 characters long",
+        ("manager", "change", "--id", "10"): "gateway: There is nothing to change: give --brand, --desk-mask or --type",
+        ("manager", "change", "--id", "10", "--brand", ""): "gateway: --brand '' must be up to 64",
+        ("manager", "change", "--id", "99", "--type", "ADMIN"): "gateway: There is no manager 99: see gateway manager list",
         ("manager", "disable", "99"): "gateway: There is no manager 99",
         ("manager", "passwd", "99", "--password-file", "-"): "gateway: There is no manager 99",
     }

@@ -8,7 +8,7 @@ import pytest
 
 from gateway import managers
 from gateway.errors import StartupError
-from gateway.managers import NewManager
+from gateway.managers import NewManager, Rights
 from gateway.passwords import Passwords
 from tests.conftest import PASSWORD, settings_for_tests
 
@@ -72,6 +72,38 @@ async def test_manager_with_something_wrong_is_refused_by_name(db: Any) -> None:
     assert 3 == await db.fetchval("SELECT count(*) FROM manager")
 
 
+async def test_manager_changed_keeps_what_is_not_given(db: Any) -> None:
+    """Each right alone, and all of them; the rest of the row and other managers stay."""
+    row = "SELECT type, brands, desk_mask, login, disabled FROM manager WHERE id = $1"
+    other = await db.fetchrow(row, 11)
+    for rights, told in (
+        (Rights(type=3), (3, ["default"], "*")),
+        (Rights(brands=("b", "a")), (3, ["b", "a"], "*")),
+        (Rights(desk_mask=""), (3, ["b", "a"], "")),
+        (Rights(type=0, brands=("c",), desk_mask="DESK_EU*"), (0, ["c"], "DESK_EU*")),
+    ):
+        await managers.change(db, 10, rights)
+        assert (*told, "10", False) == tuple(await db.fetchrow(row, 10))
+    assert other == await db.fetchrow(row, 11)
+
+
+async def test_manager_change_with_something_wrong_is_refused_by_name(db: Any) -> None:
+    """In the words of adding one, and nothing is changed; so is a change of nothing."""
+    before = await managers.list_all(db)
+    for manager_id, rights, told in (
+        (10, Rights(), "nothing to change: give --brand, --desk-mask or --type"),
+        (0, Rights(type=3), "--id 0 must be from 1 to 9007199254740991"),
+        (10, Rights(type=3, brands=("a b",)), "--brand 'a b' must be"),
+        (10, Rights(type=3, brands=()), "--brand is required"),
+        (10, Rights(type=3, desk_mask="DESK;"), "--desk-mask 'DESK;' must be like"),
+        (10, Rights(type=3, desk_mask="!DESK"), "covers no desk"),
+    ):
+        with pytest.raises(StartupError) as caught:
+            await managers.change(db, manager_id, rights)
+        assert (rights, True) == (rights, told in str(caught.value)), str(caught.value)
+    assert before == await managers.list_all(db)
+
+
 async def test_manager_disabled_and_enabled_again(db: Any) -> None:
     """`require` refuses a disabled manager, with the command that helps; the sessions of before have ended for good."""
     await db.execute("INSERT INTO session (id, manager_id, expires_time) VALUES ('a', 10, 9e9), ('b', 11, 9e9)")
@@ -89,6 +121,7 @@ async def test_manager_unknown_is_refused_by_each_change(db: Any) -> None:
     """Each change of a manager that is not there says so."""
     for change in (
         managers.require(db, 99),
+        managers.change(db, 99, Rights(type=3)),
         managers.set_disabled(db, 99, disabled=True),
         managers.set_password(db, 99, PASSWORD),
     ):

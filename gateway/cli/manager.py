@@ -1,10 +1,11 @@
-"""`gateway manager`: adds, lists, disables and enables managers, and sets their passwords."""
+"""`gateway manager`: adds, lists, disables and enables managers, and sets their rights and passwords."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,18 @@ from gateway.backend import backend, forget_password, place_of
 from gateway.cli.connect import connected
 from gateway.cli.password import password_of
 from gateway.environment import load
-from gateway.managers import NewManager
+from gateway.managers import NewManager, Rights
 
+_manager_id = click.option("--id", "manager_id", type=int, required=True, help="The manager id.")
+_type_name = partial(
+    click.option,
+    "--type",
+    "type_name",
+    type=click.Choice([kind.name for kind in SessionType], case_sensitive=False),
+    help="The session type.",
+)
+_brands = partial(click.option, "--brand", "brands", multiple=True, help="A brand; repeat for more, the default one first.")
+_desk_mask = partial(click.option, "--desk-mask", help="Desks covered, like DESK_EU*,!DESK_EU_TEST.")
 _password_file = click.option(
     "--password-file",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
@@ -31,18 +42,11 @@ def manager() -> None:
 
 
 @manager.command()
-@click.option("--id", "manager_id", type=int, required=True, help="The manager id.")
+@_manager_id
 @click.option("--login", required=True, help="The name to sign in with.")
-@click.option(
-    "--type",
-    "type_name",
-    type=click.Choice([kind.name for kind in SessionType], case_sensitive=False),
-    default=SessionType.CRM_MANAGER.name,
-    show_default=True,
-    help="The session type.",
-)
-@click.option("--brand", "brands", multiple=True, required=True, help="A brand; repeat for more, the default one first.")
-@click.option("--desk-mask", default="*", show_default=True, help="Desks covered, like DESK_EU*,!DESK_EU_TEST.")
+@_type_name(default=SessionType.CRM_MANAGER.name, show_default=True)
+@_brands(required=True)
+@_desk_mask(default="*", show_default=True)
 @_password_file
 def add(
     manager_id: int, login: str, type_name: str, brands: tuple[str, ...], desk_mask: str, password_file: Path | None
@@ -52,6 +56,22 @@ def add(
     password = password_of(password_file, new=True)
     _run(lambda db: managers.add(db, new, password))
     _tell(f"Manager {manager_id} added")
+
+
+@manager.command()
+@_manager_id
+@_type_name()
+@_brands()
+@_desk_mask()
+def change(manager_id: int, type_name: str | None, brands: tuple[str, ...], desk_mask: str | None) -> None:
+    """Give a manager other rights, from the next command on.
+
+    What is not given stays as it is; brands that are given take the place of all those before.
+    """
+    kind = None if type_name is None else SessionType[type_name.upper()]
+    rights = Rights(type=kind, brands=brands or None, desk_mask=desk_mask)
+    _run(lambda db: managers.change(db, manager_id, rights))
+    _tell(f"Manager {manager_id} changed")
 
 
 @manager.command("list")
