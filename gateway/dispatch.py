@@ -60,10 +60,9 @@ class Dispatch:
         try:
             found = wire.read(message)
         except BadFrameError as bad:
-            ext_id = None if bad.ext_id == b"null" else bad.ext_id.decode()
-            self._log_failure("", ext_id, _manager_of(identity.session), started, bad.error)
+            self._log_failure("", bad.ext_id, _manager_of(identity.session), started, bad.error)
             self._count_failure(UNREADABLE, started, bad.error)
-            return Refusal(wire.failure(bad.ext_id, bad.error), unreadable=ext_id is None)
+            return Refusal(wire.failure(wire.encode_ext_id(bad.ext_id), bad.error), unreadable=bad.ext_id is None)
         if isinstance(found, Authorization):
             return found
         return Pending(*found, identity.session, started, len(message))

@@ -167,7 +167,11 @@ def _json(_logger: object, _method: str, event: EventDict) -> str:
     try:
         return msgspec.json.encode(event, enc_hook=str).decode()
     except UnicodeEncodeError:  # half a surrogate pair in an extID
-        return msgspec.json.encode({key: repr(value) for key, value in event.items()}).decode()
+        return msgspec.json.encode({key: _escaped(value) for key, value in event.items()}, enc_hook=str).decode()
+
+
+def _escaped(value: object) -> object:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _ms_since(started: float) -> float:

@@ -89,9 +89,9 @@ class Authorization(Struct, frozen=True):
 
 
 class BadFrameError(Exception):
-    """A message that cannot become a command. `ext_id` is JSON, `null` where it could not be read."""
+    """A message that cannot become a command. `ext_id` is None where it could not be read."""
 
-    def __init__(self, error: CommandError, ext_id: bytes = b"null") -> None:
+    def __init__(self, error: CommandError, ext_id: str | int | None = None) -> None:
         super().__init__(error.message)
         self.error = error
         self.ext_id = ext_id
@@ -115,7 +115,7 @@ def read(message: str) -> tuple[Frame, CommandError | None] | Authorization:
     first = bytes(frame.data)[0]
     if first != OBJECT:
         if first != NOTHING:
-            raise BadFrameError(_bad("data must be an object"), encode_ext_id(frame.ext_id))
+            raise BadFrameError(_bad("data must be an object"), frame.ext_id)
         frame = msgspec.structs.replace(frame, data=EMPTY)
     return frame, _nul_fault(frame.data, message)
 
@@ -162,8 +162,8 @@ def _told(_cut_off_by: Exception | None) -> None:
     """Stands for who is told already, or wants to be told nothing."""
 
 
-def encode_ext_id(ext_id: str | int) -> bytes:
-    """The extID as JSON of the same type and value; half a surrogate pair stays an escape."""
+def encode_ext_id(ext_id: str | int | None) -> bytes:
+    """The extID as JSON of the same type and value; half a surrogate pair stays an escape. None was not readable: `null`."""
     try:
         return encode(ext_id)
     except UnicodeEncodeError:
@@ -203,22 +203,22 @@ def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorizat
     if fault := _ext_id_fault(ext_id):
         raise BadFrameError(_bad(fault))
     if fault := _top_level_fault(value):
-        raise BadFrameError(_bad(fault), encode_ext_id(ext_id))
+        raise BadFrameError(_bad(fault), ext_id)
     frame = Frame(value["command"], ext_id, EMPTY, value.get("__token"), value.get("idempotencyKey"))
     if fault_in_data := text_fault(value.get("data")):
         return frame, fault_in_data
     return msgspec.structs.replace(frame, data=_data_of(message, ext_id)), None
 
 
-def _ext_id_of(message: str) -> bytes:
-    """The extID of a message that is refused unread, as JSON; `null` where it cannot be found."""
+def _ext_id_of(message: str) -> str | int | None:
+    """The extID of a message that is refused unread; None where it cannot be found."""
     for read_over in (False, True):  # of what it refuses a half pair alone may be read over, but not in the extID
         text = _HALF_PAIR.sub(r"\1\\ufffd", message) if read_over else message
         with suppress(KeyError, msgspec.MsgspecError, RecursionError):
-            ext_id = msgspec.json.decode(members_of(text)["extID"], type=str | int)
+            ext_id: str | int = msgspec.json.decode(members_of(text)["extID"], type=str | int)
             unlike = read_over and "\ufffd" in str(ext_id)
-            return b"null" if unlike or _ext_id_fault(ext_id) else encode_ext_id(ext_id)
-    return b"null"
+            return None if unlike or _ext_id_fault(ext_id) else ext_id
+    return None
 
 
 def _data_of(message: str, ext_id: str | int) -> Raw:
@@ -229,9 +229,9 @@ def _data_of(message: str, ext_id: str | int) -> Raw:
     try:
         data = members_of(message).get("data", EMPTY)
     except RecursionError:
-        raise BadFrameError(_bad("the message is nested too deep"), encode_ext_id(ext_id)) from None
+        raise BadFrameError(_bad("the message is nested too deep"), ext_id) from None
     except msgspec.MsgspecError as error:
-        raise BadFrameError(_bad(f"the message is not JSON: {error}"), encode_ext_id(ext_id)) from None
+        raise BadFrameError(_bad(f"the message is not JSON: {error}"), ext_id) from None
     return EMPTY if bytes(data) == b"null" else data
 
 

@@ -72,6 +72,16 @@ async def test_command_that_failed_is_one_line_with_its_error(gateway: Running, 
     ] == told
 
 
+@pytest.mark.parametrize("ext_id", ["1", 1, "null", 'a"b'])
+async def test_ext_id_is_told_as_it_was_sent(gateway: Running, connect: Any, ext_id: str | int) -> None:
+    """Of a command, of a frame that is none, and of one with too many values to look at."""
+    client = await connect(gateway, login=None)
+    many = {"x": [0] * 200_000}
+    for frame in ({"command": "Nonsense"}, {"command": 5}, {"command": 5, **many}):
+        await client.exchange(msgspec.json.encode({"extID": ext_id, **frame}).decode(), ext_id)
+    assert [ext_id] * 3 == [line["ext_id"] for line in commands_of(gateway)]
+
+
 async def test_successes_are_sampled_and_failures_always_logged(start: Start, connect: Any) -> None:
     """With a success ratio of 0 only failures are logged, every one of them however often."""
     gateway = await start(log_success_ratio=0)
@@ -255,4 +265,5 @@ async def test_log_takes_any_ext_id(gateway: Running, connect: Any) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         assert '{"extID":"\\ud83d",' == str(await client.socket.recv())[:18]
         assert '{"extID":"a\\nb",' == str(await client.socket.recv())[:16]
-    assert 2 == len(gateway.log_lines)
+    told = [(line["event"], line["ext_id"], line["status"]) for line in gateway.log_lines]
+    assert [("command", r"\ud83d", 400), ("command", "a\nb", 404)] == told

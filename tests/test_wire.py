@@ -34,7 +34,7 @@ def fault_in_data(message: str) -> CommandError:
 def refused(message: str) -> tuple[bytes, ErrorCode]:
     with pytest.raises(BadFrameError) as caught:
         wire.read(message)
-    return caught.value.ext_id, caught.value.error.code
+    return wire.encode_ext_id(caught.value.ext_id), caught.value.error.code
 
 
 UNREADABLE = [
@@ -225,8 +225,8 @@ def test_read_survives_every_depth(inner, place):
             wire.read(message)
         except BadFrameError as bad:
             told.add(bad.ext_id)
-    assert b"null" in told
-    assert told <= {b"null", b"1"}
+    assert None in told
+    assert told <= {None, 1}
 
 
 def test_read_knows_a_proof_of_identity():
