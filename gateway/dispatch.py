@@ -60,7 +60,7 @@ class Dispatch:
         try:
             found = wire.read(message)
         except BadFrameError as bad:
-            self._log_failure("", bad.ext_id, _manager_of(identity.session), started, bad.error)
+            self._log_failure("", bad.ext_id, _manager_of(identity.session), identity, started, bad.error)
             self._count_failure(UNREADABLE, started, bad.error)
             return Refusal(wire.failure(wire.encode_ext_id(bad.ext_id), bad.error), unreadable=bad.ext_id is None)
         if isinstance(found, Authorization):
@@ -86,9 +86,9 @@ class Dispatch:
             error = raised
             if session is None and frame.token is None:
                 manager_id = _manager_of(pending.session)
-            self._log_failure(frame.command, frame.ext_id, manager_id, pending.started, error)
+            self._log_failure(frame.command, frame.ext_id, manager_id, identity, pending.started, error)
         except Exception as raised:  # the one place where a bug becomes a reply
-            error = self._internal(frame, manager_id, pending.started, raised)
+            error = self._internal(frame, manager_id, identity, pending.started, raised)
         else:
             if isinstance(data, Streamed):
                 return Reply(data.answering(ext_id, partial(self._end_success, frame, manager_id, pending.started)))
@@ -159,9 +159,15 @@ class Dispatch:
             )
 
     def _log_failure(
-        self, command: str, ext_id: str | int | None, manager_id: int | None, started: float, error: CommandError
+        self,
+        command: str,
+        ext_id: str | int | None,
+        manager_id: int | None,
+        identity: Identity,
+        started: float,
+        error: CommandError,
     ) -> None:
-        what = {"cause": type(error.__cause__).__qualname__} if error.__cause__ is not None else {}
+        cause = {"cause": type(error.__cause__).__qualname__} if error.__cause__ is not None else {}
         self._log.failure(
             command,
             ext_id,
@@ -171,13 +177,16 @@ class Dispatch:
             status=error.status,
             field=_known_field(command, error.field),
             outcome=error.outcome,
-            **what,
+            **cause,
+            **_origin_of(manager_id, identity),
         )
 
     def _count_failure(self, command: str, started: float, error: CommandError) -> None:
         self._metrics.commands.of(command, str(error.status))(time.perf_counter() - started)
 
-    def _internal(self, frame: Frame, manager_id: int | None, started: float, raised: Exception) -> CommandError:
+    def _internal(
+        self, frame: Frame, manager_id: int | None, identity: Identity, started: float, raised: Exception
+    ) -> CommandError:
         """What PostgreSQL refused was not executed; of any other bug nobody knows how far it came."""
         error_id = secrets.token_hex(6)
         outcome = Outcome.NOT_EXECUTED if isinstance(raised, asyncpg.PostgresError) else Outcome.UNKNOWN
@@ -192,12 +201,18 @@ class Dispatch:
             outcome=outcome,
             error_id=error_id,
             **place_of(raised),
+            **_origin_of(manager_id, identity),
         )
         return error
 
 
 def _manager_of(session: Session | None) -> int | None:
     return None if session is None else session.manager_id
+
+
+def _origin_of(manager_id: int | None, identity: Identity) -> dict[str, str]:
+    """The client's address for a log line that names no manager: nobody has signed in, or the frame's own proof is wrong."""
+    return {"address": identity.address} if manager_id is None else {}
 
 
 def _known_field(command: str, path: str | None) -> str | None:

@@ -72,6 +72,26 @@ async def test_command_that_failed_is_one_line_with_its_error(gateway: Running, 
     ] == told
 
 
+async def test_failure_of_nobody_tells_the_address(start: Start, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a trusted proxy the client's: of refused sign-ins and proofs, no frames, bugs. Of a manager the id says enough."""
+    gateway = await start(trusted_proxies=("127.0.0.1",))
+    client = await connect(gateway, login=None, additional_headers={"X-Forwarded-For": "203.0.113.5"})
+    wrong = {"login": CANARY, "password": CANARY}
+    await client.command("MngLogin", wrong)
+    await client.command("MngGetCalendarEvent", {"id": 1})
+    await client.exchange("not JSON", None)
+    with monkeypatch.context() as broken:
+        broken.setattr("gateway.commands.login.partial", None)
+        assert 500 == (await client.command("MngLogin", wrong))["status"]
+    await client.login("10", PASSWORD)
+    await client.command("MngGetCalendarEvent", {"id": 1}, __token=CANARY)
+    await client.command("MngGetCalendarEvent", {"id": 1})
+    told = [(line["status"], line["manager_id"], line.get("address")) for line in commands_of(gateway) if "error" in line]
+    nobody = [(status, None, "203.0.113.5") for status in (401, 401, 400, 500, 401)]
+    assert [*nobody, (404, 10, None)] == told
+    assert CANARY not in gateway.log_text
+
+
 @pytest.mark.parametrize("ext_id", ["1", 1, "null", 'a"b'])
 async def test_ext_id_is_told_as_it_was_sent(gateway: Running, connect: Any, ext_id: str | int) -> None:
     """Of a command, of a frame that is none, and of one with too many values to look at."""
