@@ -46,10 +46,12 @@ UNITS = {"seconds": "seconds", "bytes": "bytes", "chars": "characters", "ratio":
 
 
 def load(environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:
-    """The settings from the environment, flags first.
+    """The settings from the environment, flags first: the value of --log-level under `log_level`, None where it is not given.
 
-    Raises StartupError that names every wrong setting, its value and what would be right.
+    Raises StartupError that names every wrong setting as it was given, its value and what would be right.
     """
+    options = {name: "--" + name.replace("_", "-") for name, value in (flags or {}).items() if value is not None}
+    names = {name: PREFIX + name.upper() for name in HINTS} | options
     given = {name: environ[PREFIX + name.upper()] for name in HINTS if environ.get(PREFIX + name.upper(), "") != ""}
     given |= {name: str(value) for name, value in (flags or {}).items() if value is not None}
     values: dict[str, Any] = {}
@@ -59,9 +61,9 @@ def load(environ: Mapping[str, str], flags: Mapping[str, object] | None = None) 
             values[name] = _parsed(name, text)
         except msgspec.ValidationError:
             shown = MASK if _meta_of(name).extra["secret"] else repr(text)  # type: ignore[index]
-            faults.append(f"{PREFIX}{name.upper()} is {shown}: it must be {right(name)}")
+            faults.append(f"{names[name]} is {shown}: it must be {right(name)}")
     settings = Settings(**values)
-    faults += _contradictions(settings)
+    faults += _contradictions(settings, names)
     if faults:
         raise StartupError("\n".join(faults))
     return settings
@@ -129,15 +131,15 @@ def _parsed(name: str, text: str) -> Any:
     return value
 
 
-def _contradictions(settings: Settings) -> Iterator[str]:
-    """Settings that are right alone and wrong together."""
+def _contradictions(settings: Settings, names: Mapping[str, str]) -> Iterator[str]:
+    """Settings that are right alone and wrong together, by the names that they were given under."""
     if settings.token_secret and len(settings.token_secret) < SECRET_CHARS_MIN:
         yield f"{PREFIX}TOKEN_SECRET is {len(settings.token_secret)} characters long: it must be {SECRET_CHARS_MIN} or more"
     if bool(settings.tls_cert) != bool(settings.tls_key):
         given, missing = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
         yield f"{PREFIX}{given} is set without {PREFIX}{missing}: TLS needs both, plain connections neither"
     if settings.database_url and not _is_postgresql_url(settings.database_url):
-        yield f"{PREFIX}DATABASE_URL must be like postgresql://user:password@host:5432/name"
+        yield f"{names['database_url']} must be like postgresql://user:password@host:5432/name"
     for smaller, larger in (
         ("db_statement_seconds", "db_command_seconds"),
         ("db_lock_seconds", "db_statement_seconds"),
@@ -149,7 +151,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         if low >= high:
             yield f"{PREFIX}{smaller.upper()} is {low}: it must be below {PREFIX}{larger.upper()}, which is {high}"
     if settings.metrics_port == settings.port != 0 and settings.metrics_host == settings.host:
-        yield f"{PREFIX}METRICS_PORT is {settings.metrics_port}: it must be another than {PREFIX}PORT"
+        yield f"{PREFIX}METRICS_PORT is {settings.metrics_port}: it must be another than {names['port']}"
     yield from _bad_items(settings)
 
 

@@ -356,5 +356,5 @@ async def test_serve_needs_a_secret_with_a_database_url(cli: Run) -> None:
     for arguments, settings in ((("serve",), {"token_secret": ""}), (("serve", "--log-level", "loud"), {})):
         stopped = await cli(*arguments, port="0", **settings)
         assert (2, "") == stopped[:2]
-        assert ("GATEWAY_TOKEN_SECRET is not set" if settings else "GATEWAY_LOG_LEVEL is 'loud'") in stopped.err
+        assert ("GATEWAY_TOKEN_SECRET is not set" if settings else "--log-level is 'loud'") in stopped.err
         assert "Traceback" not in stopped.err

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.cli.serve import serve
 from gateway.environment import CLIENT_VARIABLES, HINTS, MASK, entries, load, right, unit, unknown_variables
 from gateway.errors import StartupError
 from gateway.settings import Settings
@@ -47,8 +48,25 @@ def test_settings_take_flags_before_the_environment() -> None:
     settings = load(environ, {"port": 2, "host": None})
     assert (2, "h") == (settings.port, settings.host)
     assert 2 == load({"GATEWAY_PORT": "wrong"}, {"port": 2}).port
-    with pytest.raises(StartupError, match="GATEWAY_PORT is '70000'"):
-        load({}, {"port": 70000})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("port", 70000, "--port is '70000': it must be a whole number from 0 to 65535"),
+        ("host", "", "--host is '': it must be text, not empty"),
+        ("data_dir", "", "--data-dir is '': it must be text, not empty"),
+        ("log_level", "loud", "--log-level is 'loud': it must be one of debug, info, warning, error"),
+        ("database_url", "localhost", "--database-url must be like postgresql://user:password@host:5432/name"),
+        ("port", 9464, "GATEWAY_METRICS_PORT is 9464: it must be another than --port"),
+    ],
+)
+def test_setting_that_a_flag_gets_wrong_is_told_by_the_flag(name: str, value: object, told: str) -> None:
+    """Whoever reads it looks at what was typed: the variable may be right, or not there. `serve` has that very option."""
+    with pytest.raises(StartupError) as caught:
+        load({"GATEWAY_LOG_LEVEL": "info"}, {name: value})
+    assert told == str(caught.value)
+    assert "--" + name.replace("_", "-") in [option.opts[0] for option in serve.params if option.name == name]
 
 
 @pytest.mark.parametrize(
