@@ -101,12 +101,10 @@ class EmbeddedPostgres:
         return f"postgresql://gateway@/gateway?host={quote(str(self._socket_dir))}&port=5432"
 
     def start(self) -> None:
-        """Blocks until the server answers; takes over one that a killed gateway left. Raises StartupError.
+        """Blocks until the server answers; takes over one that a killed gateway left. Once, until `stop`. Raises StartupError.
 
         When that fails or is interrupted no server is left, but for one that is too slow: it goes on.
         """
-        if self._lock is not None:
-            return
         try:
             self._check_folders()
             self._lock = self._locked()
@@ -150,7 +148,6 @@ class EmbeddedPostgres:
     @contextmanager
     def borrowed(self) -> Iterator[str]:
         """The dsn of a server that answers: a running gateway's, else one that lives as long as the block."""
-        mine = self._lock is not None
         try:
             try:
                 self.start()
@@ -159,8 +156,7 @@ class EmbeddedPostgres:
                     raise StartupError(f"the gateway on {self._data_dir} is starting or stopping: try again") from None
             yield self.dsn
         finally:
-            if not mine:
-                self.stop()
+            self.stop()
 
     def _check_folders(self) -> None:
         """Makes the data directory if it is missing; refuses what PostgreSQL could not use, before writing anything."""

@@ -87,7 +87,7 @@ CLIENT_VARIABLES = {
 """Read by the command line's own options, not by the server."""
 
 
-def entries(settings: Settings, environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> list[Entry]:
+def entries(settings: Settings, environ: Mapping[str, str]) -> list[Entry]:
     """Every setting with its value in force and where that came from."""
     return [
         Entry(
@@ -96,7 +96,7 @@ def entries(settings: Settings, environ: Mapping[str, str], flags: Mapping[str, 
             right=right(name),
             unit=unit(name),
             meaning=_meta_of(name).description or "",
-            source=_source(name, environ, flags or {}),
+            source="environment" if environ.get(PREFIX + name.upper(), "") != "" else "default",
         )
         for name in HINTS
     ]
@@ -200,12 +200,6 @@ def _without_password(url: str) -> str:
         return f"{parts.scheme}://{MASK}"
     netloc = f"{parts.username}:{MASK}@{hosts}" if parts.password else parts.netloc
     return urlunsplit(parts._replace(netloc=netloc, query="", fragment=""))
-
-
-def _source(name: str, environ: Mapping[str, str], flags: Mapping[str, object]) -> str:
-    if flags.get(name) is not None:
-        return "flag"
-    return "environment" if environ.get(PREFIX + name.upper(), "") != "" else "default"
 
 
 def _kind_of(name: str) -> Any:
