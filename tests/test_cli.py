@@ -92,14 +92,16 @@ async def empty_dsn(dsn: str, template_dsn: str) -> Any:
 
 
 async def test_help_is_worth_reading() -> None:
-    """`--help` of every command tells what it does, and the first steps; an unknown command is 2."""
-    names = ("", "serve", "send", "manager", "token", "schema check")
+    """`--help` of every command tells what it does, in whole sentences, and the first steps; an unknown command is 2."""
+    names = ("", "serve", "send", "manager", "token", "schema", "schema check")
     helps = dict(zip(names, await asyncio.gather(*[run(*name.split(), "--help") for name in names]), strict=True))
     assert dict.fromkeys(helps, (0, "")) == {name: (ended.code, ended.err) for name, ended in helps.items()}
     for word in ("gateway serve", "gateway schema apply", "GATEWAY_DATABASE_URL", "manager", "token", "settings"):
         assert word in helps[""].out
     assert {"add", "change", "list", "disable", "enable", "passwd"} <= set(helps["manager"].out.split())
     assert "Exit code 0" in helps["send"].out
+    cut = [line for ended in helps.values() for line in ended.out.splitlines() if line.startswith("  ") and line[-3:] == "..."]
+    assert [] == cut
     assert 2 == (await run("nonsense")).code
 
 

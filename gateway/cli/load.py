@@ -50,7 +50,7 @@ def load(
     mix: str | None,
     managers: tuple[int, ...],
 ) -> None:
-    """Load a running gateway, check every reply and show how fast it is. It adds events.
+    """Load a running gateway and show how fast it is. Every reply is checked, and events are added.
 
     Tokens are signed with the gateway's own key: on the embedded default, or with GATEWAY_DATABASE_URL and
     GATEWAY_TOKEN_SECRET, nothing needs to be given. Exit code 0 when all is well; 1 when replies were wrong, missing or

@@ -89,7 +89,7 @@ def list_() -> None:
 @manager.command()
 @click.argument("manager_id", type=int)
 def disable(manager_id: int) -> None:
-    """Bar a manager from the next command on, and end the manager's sessions."""
+    """Bar a manager from the next command on. All of the manager's sessions end."""
     _run(lambda db: managers.set_disabled(db, manager_id, disabled=True))
     _tell(f"Manager {manager_id} disabled")
 

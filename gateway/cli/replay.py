@@ -44,11 +44,12 @@ def replay(
     fast: bool,
     keep_unknown_ids: bool,
 ) -> None:
-    """Send the stream in FILE (made by `gateway serve --capture DIR`) again, and check each reply against the recorded one.
+    """Send a recorded stream again and check each reply.
 
-    Events get new ids; commands that name them follow. Tokens are signed with the gateway's own key, as `gateway load`
-    does, for the recorded managers. Exit code 0 when all is well; 1 when replies were wrong, missing or slower than
-    --max-p99; 2 when it could not start, or with tokens that the gateway does not take.
+    FILE is one that `gateway serve --capture DIR` made: each reply is held against the recorded one. Events get new ids;
+    commands that name them follow. Tokens are signed with the gateway's own key, as `gateway load` does, for the recorded
+    managers. Exit code 0 when all is well; 1 when replies were wrong, missing or slower than --max-p99; 2 when it could
+    not start, or with tokens that the gateway does not take.
 
     \b
       gateway replay .capture/20260101T120000Z-a1b2c3.ndjson --speed 10 --report report.html

@@ -41,7 +41,7 @@ class _Named(NamedTuple):
     help="File of the token instead, - for standard input; its signature is not asked.",
 )
 def revoke(jti: str | None, issuer: str | None, token_file: Path | None) -> None:
-    """Revoke the token that --jti and --issuer name, or that a file holds."""
+    """Revoke a token. It is named by --jti and --issuer, or held by a file."""
     settings = load(os.environ)
     if (jti is None) == (token_file is None) or (token_file is not None and issuer is not None):
         raise StartupError("Name a token by --jti, with --issuer when another issuer made it, or by --token-file.")

@@ -20,7 +20,7 @@ def schema() -> None:
 
 @schema.command()
 def check() -> None:
-    """Say whether the database has the version this gateway needs; exit code 2 when not."""
+    """Say whether the database has the version this gateway needs. Exit code 2 when not."""
     with backend(load(os.environ)) as (settings, dsn):
         asyncio.run(connected(settings, dsn, steps.check, any_version=True))
     click.echo(f"The database schema has version {steps.current_version()}, as needed.")
@@ -28,7 +28,7 @@ def check() -> None:
 
 @schema.command()
 def apply() -> None:
-    """Take an empty database, or one of an earlier version, forward in one transaction."""
+    """Take the database forward to the version this gateway needs. It may be empty; one transaction does all."""
     with backend(load(os.environ)) as (settings, dsn):
         before, after = asyncio.run(connected(settings, dsn, steps.apply, any_version=True))
     click.echo(f"The database schema has version {after}" + (", as before." if before == after else f"; it had {before}."))

@@ -48,7 +48,7 @@ def send(
     ext_id: str,
     idempotency_key: str | None,
 ) -> None:
-    """Send COMMAND and print its reply. docs/protocol.md has the commands and their data.
+    """Send COMMAND and print its reply. The commands and their data are in docs/protocol.md.
 
     Exit code 0 when the reply's status is 200, 1 when it is another, 2 when there was no reply.
 

@@ -55,7 +55,7 @@ DESCRIPTORS_BESIDE = 64
 )
 @click.option("--log-level", help="debug, info, warning or error (GATEWAY_LOG_LEVEL).")
 def serve(**flags: str | int | None) -> None:
-    """Serve until SIGTERM or Ctrl-C, then drain; a second one stops at once. SIGHUP reads certificate and keys anew.
+    """Serve until SIGTERM or Ctrl-C, then drain. A second one stops at once. SIGHUP reads certificate and keys anew.
 
     Exit code 0 after a stop that was asked for, 2 when the gateway cannot start.
     """

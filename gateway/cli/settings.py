@@ -12,7 +12,7 @@ from gateway.environment import entries, load, unknown_variables
 
 @click.command()
 def settings() -> None:
-    """List every setting: value, unit, source, what is right, and meaning. Secrets are masked."""
+    """List every setting with its value. Its unit, source, what is right, and its meaning are told too; secrets are masked."""
     in_force = load(os.environ)
     for entry in entries(in_force, os.environ):
         value = f"{entry.value or '(empty)'} {entry.unit}".rstrip()
