@@ -12,6 +12,9 @@ from msgspec import Meta, Struct
 METRICS_OFF = "off"
 """As GATEWAY_METRICS_HOST; an empty variable is one that was not given."""
 
+SESSION_SECONDS_MAX = 31_536_000
+"""A year: a token that lives longer is one that nobody remembers."""
+
 
 def _meta(meaning: str, *, secret: bool = False, **bounds: Any) -> Meta:
     return Meta(description=meaning, extra={"secret": secret}, **bounds)
@@ -52,7 +55,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = ""
     tls_key: Annotated[str, _meta("PEM file of the certificate's private key, without a password")] = ""
     session_seconds: Annotated[
-        int, _meta("life of a session opened by MngLogin; a working day and a bit", ge=1, le=31_536_000)
+        int, _meta("life of a session opened by MngLogin; a working day and a bit", ge=1, le=SESSION_SECONDS_MAX)
     ] = 43_200
     origins: Annotated[
         tuple[str, ...],

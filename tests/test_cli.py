@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from gateway.environment import right
 from gateway.errors import CloseCode
 from tests.client import EVENT, WAIT_SECONDS, Client
 from tests.conftest import PASSWORD, SECRET, Running
@@ -217,6 +218,16 @@ async def test_token_is_printed_alone_and_works(gateway: Running, cli: Run, conn
         assert (2, "") == refused[:2]
         assert told in refused.err
     assert "GATEWAY_TOKEN_SECRET is not set" in (await cli("token", "--manager", "11", token_secret="")).err
+
+
+@pytest.mark.parametrize("seconds", ["0", "31536001", "99999999999"])
+async def test_token_lives_no_longer_than_a_session_may(cli: Run, db: Any, seconds: str) -> None:
+    """The bounds are those of GATEWAY_SESSION_SECONDS; outside of them no session is opened."""
+    refused = await cli("token", "--manager", "11", "--seconds", seconds)
+    assert (2, "") == refused[:2]
+    assert f"Invalid value for '--seconds': {seconds} is not in the range 1<=x<=31536000." in refused.err
+    assert "a whole number from 1 to 31536000" == right("session_seconds")
+    assert 0 == await db.fetchval("SELECT count(*) FROM session")
 
 
 async def is_out(client: Client) -> bool:

@@ -14,12 +14,15 @@ from gateway import managers
 from gateway.backend import backend, require_secret
 from gateway.cli.connect import connected
 from gateway.environment import load
+from gateway.settings import SESSION_SECONDS_MAX
 from gateway.tokens import Session, Tokens
 
 
 @click.command()
 @click.option("--manager", "manager_id", type=int, required=True, help="The manager id.")
-@click.option("--seconds", type=click.IntRange(1), help="Life of the session; GATEWAY_SESSION_SECONDS without it.")
+@click.option(
+    "--seconds", type=click.IntRange(1, SESSION_SECONDS_MAX), help="Life of the session; GATEWAY_SESSION_SECONDS without it."
+)
 def token(manager_id: int, seconds: int | None) -> None:
     """Print a token of a new session, alone on its line."""
     settings = load(os.environ)
