@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import asyncpg
 
 from gateway.errors import CommandError, ErrorCode, Outcome, StartupError, no_service
@@ -55,6 +57,11 @@ def unreachable(error: BaseException) -> StartupError:
         return StartupError(
             f"PostgreSQL refuses the connection ({error}): check user, password, database name and parameters in "
             f"GATEWAY_DATABASE_URL. {_QUOTING}"
+        )
+    if isinstance(error, socket.gaierror):
+        return StartupError(
+            "The database cannot be reached, as its host is not known: check its name in GATEWAY_DATABASE_URL, and that "
+            f"this machine can look names up. {_QUOTING}"
         )
     return StartupError(
         f"The database cannot be reached ({type(error).__name__}): check host and port in GATEWAY_DATABASE_URL, and that "

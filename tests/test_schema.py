@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -125,8 +126,20 @@ async def test_refused_connection_is_told_in_the_words_of_postgresql(dsn):
     with pytest.raises(StartupError, match=r'PostgreSQL refuses the connection \(database "nosuch" does not exist\)'):
         await schema.connect({"dsn": urlunsplit(urlsplit(dsn)._replace(path="/nosuch"))})
     with pytest.raises(StartupError, match=r"cannot be reached \(\w+\): check host and port.* percent-encoded") as caught:
-        await schema.connect({"dsn": "postgresql://gateway:hid@den@127.0.0.1:1/gateway"})
+        await schema.connect({"dsn": "postgresql://gateway:hid/den@127.0.0.1:1/gateway"})
     assert "hid" not in str(caught.value)
+
+
+async def test_host_that_is_not_known_is_told_as_that(monkeypatch):
+    """Without its name: of a password that is not encoded a part is taken for it."""
+
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known: den")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(StartupError, match=r"its host is not known: check its name .* percent-encoded") as caught:
+        await schema.connect({"dsn": "postgresql://gateway:hid@den,nowhere.example/gateway"})
+    assert "den" not in str(caught.value)
 
 
 @pytest.mark.parametrize("sslmode", ["verify-full", "verify-ful"])
