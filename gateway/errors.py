@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 RETRY_AFTER_MS = 500, 2000
 """When a client is to come back that nothing else is known of: a restarted PostgreSQL takes some one second to serve again."""
@@ -172,6 +173,15 @@ CLOSE_CODES: dict[CloseCode, str] = {
 
 class StartupError(Exception):
     """The gateway cannot start; the message says what is wrong and what to do, for a person at a terminal."""
+
+
+def no_websocket(url: str, status: int, page: bytes) -> str:
+    """The message for an address that answers with a page instead of opening a WebSocket; its first line may say why."""
+    line = page.decode(errors="replace").strip().partition("\n")[0]
+    told = f" ({quoted(line)})" if line else ""
+    return (
+        f"{url} opened no WebSocket: its path {urlsplit(url).path or '/'} was answered with status {status}{told}. See --url."
+    )
 
 
 def quoted(text: str) -> str:

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from gateway.capture import Header
 from gateway.environment import right
 from gateway.errors import CloseCode
 from tests.client import EVENT, WAIT_SECONDS, Client
@@ -201,6 +202,19 @@ async def test_send_without_a_reply_is_2_with_a_message(gateway: Running, cli: R
     }
     ended = await asyncio.gather(*[cli("send", "HealthCheck", *arguments) for arguments in refused])
     assert_refused(dict(zip(refused.items(), ended, strict=True)))
+
+
+async def test_address_of_a_page_is_told_with_its_answer(gateway: Running, cli: Run, scratch_dir: Path) -> None:
+    """Of a gateway that runs nobody asks whether one does: status, path, and what was answered."""
+    recorded, token = scratch_dir / "health.ndjson", (await cli("token", "--manager", "11")).out.strip()
+    step = {"time": 0.0, "connection": 1, "manager": 10, "frame": {"command": "HealthCheck", "extID": "1"}, "status": 200}
+    recorded.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in (Header(), step)))
+    url = gateway.url + "foo"
+    told = f"gateway: {url} opened no WebSocket: its path /foo was answered with status 404 (`The WebSocket is at / and /ws.`)."
+    refused = {("send", "HealthCheck"): told, ("load", "--commands", "1"): told, ("replay", str(recorded)): told}
+    ended = await asyncio.gather(*[cli(*each, "--url", url, token=token) for each in refused])
+    assert_refused(dict(zip(refused.items(), ended, strict=True)))
+    assert [1] * 3 == [len(each.err.splitlines()) for each in ended]
 
 
 async def test_token_is_printed_alone_and_works(gateway: Running, cli: Run, connect: Any, db: Any) -> None:

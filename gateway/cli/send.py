@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 import msgspec
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from gateway.cli.client_options import ca_file_option, token_origin, trusted, url_option
 from gateway.cli.password import password_of
-from gateway.errors import StartupError
+from gateway.errors import StartupError, no_websocket
 
 REPLY_SECONDS = 30.0
 """A gateway answers well before this; the published clients give up then."""
@@ -70,6 +70,8 @@ def send(
             reply = _exchange(socket, frame)
     except ConnectionClosed as error:
         raise StartupError(f"The gateway closed the connection: {error}") from None
+    except InvalidStatus as error:
+        raise StartupError(no_websocket(url, error.response.status_code, bytes(error.response.body or b""))) from None
     except (OSError, WebSocketException, TimeoutError, ValueError) as error:
         raise StartupError(f"No answer from {url} ({error}): does a gateway run there? See --url, and --ca-file.") from None
     click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2))

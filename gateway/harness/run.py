@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from msgspec import Struct
-from picows import WSError
+from picows import WSError, WSInvalidStatusError
 
-from gateway.errors import StartupError
+from gateway.errors import StartupError, no_websocket
 from gateway.harness.figures import Figures, Summary, Tick
 from gateway.harness.kinds import STOPPED
 from gateway.harness.link import HandshakeCutError, Link, Source
@@ -233,6 +233,8 @@ class Run:
 
 def _no_connection(url: str, error: Exception) -> str:
     """What to say when a connection could not be opened; one end with TLS and the other without is told by how it failed."""
+    if isinstance(error, WSInvalidStatusError) and error.response is not None:
+        return no_websocket(url, error.response.status, error.raw_body or b"")
     ask, by_tls = "does a gateway run there? See --url.", url.startswith("wss:")
     if isinstance(error, ssl.SSLCertVerificationError):
         ask = "name by --ca-file whose certificates to trust."
