@@ -78,17 +78,21 @@ class Access(Struct, frozen=True):
 @lru_cache(maxsize=65_536)
 def covers(mask: str, desk: str) -> bool:
     """Whether a desk mask covers a desk: some plain pattern matches and no `!` pattern does, in any order."""
-    include, exclude = mask_patterns(mask)
+    include, exclude = _regexes(mask)
     return any(p.fullmatch(desk) for p in include) and not any(p.fullmatch(desk) for p in exclude)
 
 
-@lru_cache(maxsize=4096)
-def mask_patterns(mask: str) -> tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]:
+def split_mask(mask: str) -> tuple[list[str], list[str]]:
     """The plain and the `!` patterns of a mask, without the blanks around them: `! X` that excluded nothing would let X in."""
     patterns = [pattern.strip() for pattern in mask.split(",")]
-    include = tuple(_compiled(p) for p in patterns if p and not p.startswith("!"))
-    exclude = tuple(_compiled(p[1:].lstrip()) for p in patterns if p.startswith("!"))
-    return include, exclude
+    include = [pattern for pattern in patterns if pattern and not pattern.startswith("!")]
+    return include, [pattern[1:].lstrip() for pattern in patterns if pattern.startswith("!")]
+
+
+@lru_cache(maxsize=4096)
+def _regexes(mask: str) -> tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]:
+    include, exclude = split_mask(mask)
+    return tuple(map(_compiled, include)), tuple(map(_compiled, exclude))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

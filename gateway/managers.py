@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 from msgspec import Struct
 
-from gateway.access import SessionType, mask_patterns
+from gateway.access import SessionType, split_mask
 from gateway.errors import StartupError
 from gateway.fields import INTEGER_MAX
 from gateway.passwords import PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, hash_password
@@ -147,7 +147,7 @@ def _check_desk_mask(desk_mask: str) -> None:
     patterns = [pattern.strip(" ") for pattern in desk_mask.split(",")] if desk_mask else []
     if not all(_PATTERN.fullmatch(pattern) for pattern in patterns):
         raise StartupError(f"--desk-mask {desk_mask!r} must be like DESK_EU*,!DESK_EU_TEST, with commas between the patterns")
-    include, exclude = mask_patterns(desk_mask)
+    include, exclude = split_mask(desk_mask)
     if exclude and not include:
         raise StartupError(
             f"--desk-mask {desk_mask!r} covers no desk: say what it covers before what it leaves out, like *,!DESK_X"

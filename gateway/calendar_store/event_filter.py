@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from gateway.access import Access
-from gateway.calendar_store.sql import ACCESS, VISIBLE, access_arguments, event_json, mask_patterns
+from gateway.calendar_store.sql import ACCESS, VISIBLE, access_arguments, event_json, like_patterns
 from gateway.database import Statement
 
 BYTES_AT_ONCE_MAX = 4_194_304
@@ -120,7 +120,7 @@ def _behind(start_time: str, after: Sequence[str]) -> list[str]:
 def _conditions(wanted: EventFilter, argument: Callable[[object, str], str]) -> list[str]:
     """The filters that are present, as conditions on `event`, but for brand and `after`."""
     conditions = []
-    include, exclude = mask_patterns(wanted.desk_mask)
+    include, exclude = like_patterns(wanted.desk_mask)
     if desk := _one_desk(wanted.desk_mask):
         conditions.append(f"event.desk = {argument(desk, 'text')}")
     elif (include, exclude) != (("%",), ()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from gateway.access import Access
+from gateway.access import Access, split_mask
 from gateway.event import Event, Participant
 
 EVENT_COLUMNS = tuple(name for name in Event.__struct_fields__ if name != "participants")
@@ -49,17 +49,15 @@ def event_json(participants: str = "calendar_participant") -> str:
 
 def access_arguments(access: Access) -> tuple[object, ...]:
     """The arguments that ACCESS takes."""
-    include, exclude = mask_patterns(access.desk_mask)
+    include, exclude = like_patterns(access.desk_mask)
     return access.manager_id, access.brands, include, exclude, access.epoch
 
 
 @lru_cache(maxsize=4096)
-def mask_patterns(mask: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def like_patterns(mask: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A desk mask as LIKE patterns: those that cover, and those that exclude. `%` and `_` are ordinary in a mask."""
-    patterns = [pattern.strip() for pattern in mask.split(",")]
-    include = tuple(_like(pattern) for pattern in patterns if pattern and not pattern.startswith("!"))
-    exclude = tuple(_like(pattern[1:].lstrip()) for pattern in patterns if pattern.startswith("!"))
-    return include, exclude
+    include, exclude = split_mask(mask)
+    return tuple(map(_like, include)), tuple(map(_like, exclude))
 
 
 def _like(pattern: str) -> str:
