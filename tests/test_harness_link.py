@@ -21,13 +21,13 @@ Handler = Callable[[Any], Any]
 
 
 @asynccontextmanager
-async def linked(handler: Handler) -> AsyncIterator[tuple[Link, Figures]]:
-    """A connection that sends health checks, one after the other, to a server with this handler."""
+async def linked(handler: Handler, in_flight: int = 1) -> AsyncIterator[tuple[Link, Figures]]:
+    """A connection that sends health checks, so many at a time, to a server with this handler."""
     kinds = Kinds()
     source, figures = Mix(kinds, {"health": 1}, 1, [Member(10, "")], 1), Figures(kinds)
     async with serve(handler, "127.0.0.1", 0, compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        link = Link(0, f"ws://127.0.0.1:{port}", None, "token", 1, source, figures)
+        link = Link(0, f"ws://127.0.0.1:{port}", None, "token", in_flight, source, figures)
         await link.connect()
         async with asyncio.timeout(WAIT_SECONDS):
             yield link, figures
@@ -110,3 +110,24 @@ async def test_binary_message_is_no_reply():
         await link.stay()
     assert ({"UNASKED_REPLY": 2}, 1) == (figures.errors, figures.missing)
     assert ['binary message: {"extID":1,"status":200,"data":{}}'] * 2 == figures.examples
+
+
+def put_off(ext_id: int, milliseconds: int) -> str:
+    return f'{{"extID":{ext_id},"status":429,"error":"X","outcome":"not_executed","retry_after_ms":{milliseconds}}}'
+
+
+async def test_command_that_is_put_off_keeps_its_place_in_flight():
+    """Until it is sent again no other one is sent for it: a gateway that refuses all of them has no more to answer."""
+
+    async def refusing(socket):
+        for ext_id in (1, 2):
+            await socket.recv()
+            await socket.send(put_off(ext_id, 1_000_000))
+        for _ in range(2):  # a pong follows what was sent for the frames before the ping
+            await (await socket.ping())
+        await socket.close(4501)
+
+    async with linked(refusing, in_flight=2) as (link, figures):
+        link.pump()
+        await link.stay()
+    assert (2, 2, 2) == (link.sent, link.waiting, figures.retried)

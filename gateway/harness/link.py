@@ -60,7 +60,7 @@ class Source(Protocol):
 class Link(WSListener):
     """Connection `number` of the run. `open`: commands may be sent. `ended`: it will not come back.
 
-    `waiting` counts commands that the gateway refused for now and that are sent again later.
+    `waiting` counts commands that the gateway refused for now and that are sent again later; each keeps its place in flight.
     """
 
     def __init__(
@@ -163,7 +163,8 @@ class Link(WSListener):
     def pump(self) -> None:
         """Sends what may be sent now, in one write: a system call costs more than all else about a command."""
         pending, take, number, frames = self.pending, self._source.take, self.number, []
-        while self.open and len(pending) < self._in_flight:
+        room = self._in_flight - self.waiting
+        while self.open and len(pending) < room:
             job = self.again.popleft() if self.again else take(number)
             if job is None:
                 break
