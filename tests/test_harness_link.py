@@ -21,13 +21,13 @@ Handler = Callable[[Any], Any]
 
 
 @asynccontextmanager
-async def linked(handler: Handler, in_flight: int = 1) -> AsyncIterator[tuple[Link, Figures]]:
+async def linked(handler: Handler, in_flight: int = 1, reply_seconds: float = 30.0) -> AsyncIterator[tuple[Link, Figures]]:
     """A connection that sends health checks, so many at a time, to a server with this handler."""
     kinds = Kinds()
     source, figures = Mix(kinds, {"health": 1}, 1, [Member(10, "")], 1), Figures(kinds)
     async with serve(handler, "127.0.0.1", 0, compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        link = Link(0, f"ws://127.0.0.1:{port}", None, "token", in_flight, source, figures)
+        link = Link(0, f"ws://127.0.0.1:{port}", None, "token", in_flight, reply_seconds, source, figures)
         await link.connect()
         async with asyncio.timeout(WAIT_SECONDS):
             yield link, figures
@@ -131,3 +131,18 @@ async def test_command_that_is_put_off_keeps_its_place_in_flight():
         link.pump()
         await link.stay()
     assert (2, 2, 2) == (link.sent, link.waiting, figures.retried)
+
+
+async def test_wait_that_a_gateway_asks_for_has_a_limit():
+    """However absurd it is: nothing is put off for longer than the last replies are waited for."""
+
+    async def absurd(socket):
+        await socket.recv()
+        await socket.send(put_off(1, 2**62))
+        await socket.recv()
+        await socket.close(4501)
+
+    async with linked(absurd, reply_seconds=0.01) as (link, figures):
+        link.pump()
+        await link.stay()
+    assert (2, 0, 1) == (link.sent, link.waiting, figures.retried)

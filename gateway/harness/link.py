@@ -70,6 +70,7 @@ class Link(WSListener):
         trusted: ssl.SSLContext | None,
         token: str,
         in_flight: int,
+        reply_seconds: float,
         source: Source,
         figures: Figures,
     ) -> None:
@@ -81,6 +82,7 @@ class Link(WSListener):
         self._trusted = trusted
         self._headers = [("Authorization", f"Bearer {token}")]
         self._in_flight = in_flight
+        self._reply_seconds = reply_seconds
         self._source = source
         self._figures = figures
         self._transport: WSTransport
@@ -241,7 +243,8 @@ class Link(WSListener):
             self._figures.retried += 1
             self._figures.errors[f"{failure.error} (sent again)"] += 1
             self.waiting += 1
-            asyncio.get_running_loop().call_later((failure.retry_after_ms or 1000) / 1000, self._retry, job)
+            wait = min((failure.retry_after_ms or 1000) / 1000, self._reply_seconds)
+            asyncio.get_running_loop().call_later(wait, self._retry, job)
             return
         as_expected = job.expected.startswith(b',"status":%d,' % failure.status)
         self._wrong(job, now, failure.error or ("BAD_SHAPE" if as_expected else f"STATUS_{failure.status}"), message)

@@ -95,10 +95,7 @@ class Run:
         """The figures. Raises StartupError when the gateway does not let the connections in, or takes none of their tokens."""
         plan = self._plan
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
-        self.links = [
-            Link(n, plan.url, plan.trusted, plan.tokens[n % len(plan.tokens)], plan.in_flight, self._source, self._figures)
-            for n in range(plan.connections)
-        ]
+        self.links = [self._link(number) for number in range(plan.connections)]
         await self._open()
         gc.collect()
         gc.freeze()
@@ -127,6 +124,12 @@ class Run:
             in_flight=plan.in_flight,
             skipped=self._source.skipped() | ({STOPPED: self._stopped} if self._stopped else {}),
         )
+
+    def _link(self, number: int) -> Link:
+        plan = self._plan
+        token = plan.tokens[number % len(plan.tokens)]
+        limits = plan.in_flight, plan.reply_seconds
+        return Link(number, plan.url, plan.trusted, token, *limits, self._source, self._figures)
 
     async def _open(self) -> None:
         try:
