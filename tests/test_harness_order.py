@@ -159,7 +159,7 @@ def test_stream_leaves_out_what_was_refused_for_its_token_or_its_rate(tmp_path):
     file = stream(tmp_path, *refused, line(0.2, 1, "MngAddCalendarEvent", {**EVENT, "title": ""}, status=400))
     read = read_stream(file)
     assert [("refused with 401:", 1), ("refused with 429:", 2)] == [(why[:17], n) for why, n in read.skipped.items()]
-    assert [400] == [step.status for step in read.steps]
+    assert [400] == [step.recorded.status for step in read.steps]
 
 
 def test_stream_faults_are_named(tmp_path):

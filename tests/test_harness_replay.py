@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import msgspec
@@ -97,6 +98,25 @@ async def test_replay_fails_when_a_reply_differs(start, dsn, db, tmp_path):
     file = stream(tmp_path, add(0.0, 1), line(0.1, 1, "MngGetCalendarEvent", {"id": 1}, status=404))
     ended = await gateway("replay", file, "--url", (await start()).url, folder=tmp_path, dsn=dsn)
     assert (1, 1) == (ended.code, ended.figures["wrong"]), ended.err
+
+
+async def test_replay_says_which_line_of_the_recording_was_answered_otherwise(tmp_path):
+    """In whatever order they are sent: line, connection and extID as the file has them, both statuses. A blank is a line."""
+    late, early = line(0.2, 7, "HealthCheck", {}, status=409), line(0.1, 7, "HealthCheck", {}, status=403)
+    late["frame"]["extID"], early["frame"]["extID"] = "52", None
+    file = stream(tmp_path, late, early)
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\n\n", 1))
+    report = tmp_path / "report.html"
+    async with stand_in(good) as url:
+        command = ("replay", file, "--url", url, "--token", TOKEN, "--connections", 1, "--fast", "--report", report)
+        ended = await gateway(*command, folder=tmp_path)
+    examples = [
+        'line 4, connection 7: recorded 403, got 200 {"extID":1,"status":200,"data":{}}',
+        'line 3, connection 7, extID "52": recorded 409, got 200 {"extID":2,"status":200,"data":{}}',
+    ]
+    assert (1, examples) == (ended.code, ended.figures["examples"]), ended.err
+    assert [True, True] == [f"  e.g. {example}\n" in ended.out for example in examples]
+    assert escape("\n".join(examples)) in report.read_text()
 
 
 async def test_replay_fails_when_an_add_is_answered_without_its_event(tmp_path):

@@ -11,7 +11,7 @@ from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.harness.kinds import Job, Kinds
+from gateway.harness.kinds import Job, Kinds, failure_of
 
 MICROSECONDS_MAX = 3_600_000_000
 """The longest latency that is told from longer ones: an hour."""
@@ -127,8 +127,7 @@ class Figures:
         if job is not None:
             self._wrong_of[job.kind.name] += 1
         if len(self.examples) < EXAMPLES_MAX:
-            sent = f"{job.kind.name}: " if job else ""
-            self.examples.append(sent + message[:EXAMPLE_BYTES].decode(errors="replace"))
+            self.examples.append(_asked(job, message) + message[:EXAMPLE_BYTES].decode(errors="replace"))
 
     def tick(self) -> Tick:
         """Ends a second: moves its latencies into the histograms."""
@@ -215,6 +214,14 @@ class Figures:
     def _per_second(self, answered: int) -> float:
         """In the last tick."""
         return round(answered / max(self._edges[-1] - self._edges[-2], 1e-9), 1)
+
+
+def _asked(job: Job | None, message: bytes) -> str:
+    """What an example of a reply begins with: its command, or of a replay where that is recorded and with which status."""
+    if job is None or job.recorded is None:
+        return f"{job.kind.name}: " if job else ""
+    status = failure_of(message).status
+    return f"{job.recorded.words()}, got " + (f"{status} " if status else "")
 
 
 def _histogram() -> Any:

@@ -34,10 +34,25 @@ class Kind:
         self.decode = msgspec.json.Decoder(_shape(name)).decode
 
 
+class Recorded(Struct, frozen=True):
+    """Where in a recording a command is from: the line and the connection as the file has them, the extID as JSON."""
+
+    line: int
+    connection: int
+    ext_id: str
+    status: int
+
+    def words(self) -> str:
+        """Where it is, and how it was answered."""
+        ext_id = f", extID {self.ext_id}" if self.ext_id != "null" else ""
+        return f"line {self.line}, connection {self.connection}{ext_id}: recorded {self.status}"
+
+
 class Job(Struct, eq=False, gc=False):
     """One command to send. `tail` is its frame behind the extID, `due` when it was to be sent (perf_counter).
 
-    `expected` is what the reply must have behind its extID; empty takes any status. `ref` is the source's own.
+    `expected` is what the reply must have behind its extID; empty takes any status. `ref` is the source's own, `recorded`
+    where a recording has it.
     """
 
     kind: Kind
@@ -45,6 +60,7 @@ class Job(Struct, eq=False, gc=False):
     due: float
     expected: bytes = OK
     ref: Any = None
+    recorded: Recorded | None = None
     tries: int = 0
 
 

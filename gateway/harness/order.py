@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 from gateway.capture import Line
 
@@ -72,19 +72,18 @@ class RecordedKey(Order):
         self.name = name
 
 
-def in_order(lines: Iterable[Line]) -> Iterator[Line]:
-    """The lines, those of each connection as they were read, and connections among each other by their replies.
+def in_order(lines: Mapping[int, Line]) -> Iterator[int]:
+    """The numbers of the lines, those of each connection as they were read, and connections among each other by their replies.
 
     A file is in the order of the replies, which shows better than when a frame was read which of two was executed first.
     One answered behind others that its connection sent later counts as answered before them.
     """
-    lines = list(lines)
-    unread: dict[int, deque[Line]] = defaultdict(deque)
-    for line in sorted(lines, key=lambda line: line.time):
-        unread[line.connection].append(line)
+    unread: dict[int, deque[int]] = defaultdict(deque)
+    for number in sorted(lines, key=lambda number: lines[number].time):
+        unread[lines[number].connection].append(number)
     passed: set[int] = set()
-    for line in lines:
+    for number, line in lines.items():
         queue = unread[line.connection]
-        while id(line) not in passed:
-            passed.add(id(queue[0]))
+        while number not in passed:
+            passed.add(queue[0])
             yield queue.popleft()

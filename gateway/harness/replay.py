@@ -147,7 +147,7 @@ class Replay:
         for order, place in step.places:
             order.sent(place, reads=step.reads)
             self._wake(order)
-        return Job(self._kinds[step.command], tail + b"}", due, _expected(step), ref=step)
+        return Job(self._kinds[step.command], tail + b"}", due, _expected(step), step, step.recorded)
 
     def _wake(self, order: Order) -> None:
         waiting, order.waiting = order.waiting, set()
@@ -164,8 +164,8 @@ def _unknown(stream: Stream, tokens: Mapping[int, str]) -> str:
 
 def _expected(step: Step) -> bytes:
     """What the reply must begin with: that of an add with its event, the same one when it repeats another with its key."""
-    if step.command != ADD or step.status != 200:
-        return expected_status(step.status)
+    if step.command != ADD or step.recorded.status != 200:
+        return expected_status(step.recorded.status)
     return OK + ADDED + (b"%d," % step.event.new_id if step.event is not None and step.event.new_id else b"")
 
 

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from gateway.capture import STREAM, VERSION, Header, Line
 from gateway.errors import ERRORS, ErrorCode, StartupError
-from gateway.harness.kinds import ADD, SIGN_IN, UNREADABLE
+from gateway.harness.kinds import ADD, SIGN_IN, UNREADABLE, Recorded
 from gateway.harness.order import Order, RecordedEvent, RecordedKey, in_order
 from gateway.harness.printable import printable
 
@@ -41,6 +41,7 @@ READS = ("MngGetCalendarEvent", FILTER)
 class Step(Struct):
     """One command to send. `number` is its place in the whole order, `places` those among commands that must keep theirs.
 
+    `connection` is counted from 0, without those of which nothing is sent.
     `event` is the one that it adds or names, `key` the one that it was sent with.
     """
 
@@ -50,7 +51,7 @@ class Step(Struct):
     manager: int
     command: str
     data: bytes
-    status: int
+    recorded: Recorded
     event: RecordedEvent | None = None
     key: RecordedKey | None = None
     places: list[tuple[Order, int]] = []
@@ -92,13 +93,14 @@ def read_stream(path: Path, *, keep_unknown: bool = False) -> Stream:
     """
     header, lines = _lines(path)
     reader = _Reader(keep_unknown=keep_unknown)
-    steps = [step for line in in_order(lines) if (step := reader.step(line)) is not None]
+    steps = [step for number in in_order(lines) if (step := reader.step(number, lines[number])) is not None]
     steps.sort(key=lambda step: step.time)
     managers = sorted({step.manager for step in steps if step.manager})
     return Stream(header, steps, managers, len(reader.connections), reader.skipped)
 
 
-def _lines(path: Path) -> tuple[Header, list[Line]]:
+def _lines(path: Path) -> tuple[Header, dict[int, Line]]:
+    """The header, and the other lines by their numbers in the file."""
     with path.open("rb") as file:
         try:
             header = msgspec.json.decode(file.readline().decode(), type=_Header)
@@ -107,17 +109,17 @@ def _lines(path: Path) -> tuple[Header, list[Line]]:
         if header.stream != STREAM or header.version != VERSION:
             found = f"{printable(header.stream)} {header.version}"
             raise StartupError(f"{path} is a stream {found}: this gateway reads {STREAM} {VERSION}")
-        return header, list(_decoded(path, file))
+        return header, dict(_decoded(path, file))
 
 
-def _decoded(path: Path, file: IO[bytes]) -> Iterator[Line]:
+def _decoded(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Line]]:
     """Blank lines are ignored, and a last one that a killed gateway left half written. All of a line must be UTF-8."""
     decode_line = msgspec.json.Decoder(Line).decode
     for number, text in enumerate(file, start=2):
         if text.isspace():
             continue
         try:
-            yield decode_line(text.decode())
+            yield number, decode_line(text.decode())
         except UNREADABLE as error:
             if text.endswith(b"\n"):
                 raise StartupError(f"{path}, line {number}: {error}") from None
@@ -136,7 +138,7 @@ class _Reader:
         self.connections: dict[int, int] = {}
         self.skipped: Counter[str] = Counter()
 
-    def step(self, line: Line) -> Step | None:
+    def step(self, line_number: int, line: Line) -> Step | None:
         """None when it is left out."""
         command = line.frame.command
         if command in SIGN_INS:
@@ -150,7 +152,8 @@ class _Reader:
             return None
         connection = self.connections.setdefault(line.connection, len(self.connections))
         number, data = next(self._numbers), bytes(line.frame.data)
-        step = Step(number, line.time, connection, line.manager, command, data, line.status)
+        recorded = Recorded(line_number, line.connection, bytes(line.frame.ext_id).decode(), line.status)
+        step = Step(number, line.time, connection, line.manager, command, data, recorded)
         if command == ADD and line.id:
             step.adds = True
             step.event = self._events.setdefault(line.id, RecordedEvent())
