@@ -129,6 +129,22 @@ async def test_replay_fails_when_an_add_is_answered_without_its_event(tmp_path):
     assert f"1 not sent: {NOT_ADDED}" in ended.out
 
 
+async def test_replay_with_one_token_says_whose_frames_it_stands_for(tmp_path):
+    """At the start, on standard error; not of those that are its manager's own, or nobody's."""
+    own, nobody = line(0.0, 1, "HealthCheck", {}), {**line(0.1, 1, "HealthCheck", {}), "manager": 0}
+    others = [{**line(n / 100, 2, "HealthCheck", {}), "manager": n} for n in (21, 12, 11, 12)]
+    for lines, told in (
+        ((own, nobody, *others), "managers 11, 12 and 21"),
+        (others[:1], "manager 21"),
+        ((own, nobody), ""),
+    ):
+        async with stand_in(good) as url:
+            command = ("replay", stream(tmp_path, *lines), "--url", url, "--token", TOKEN, "--fast")
+            ended = await gateway(*command, folder=tmp_path)
+        warning = f"Warning: the frames of {told} go out as manager 10, so that rights may differ; without --token "
+        assert (0, f"{warning}each goes out as its own\n" if told else "") == (ended.code, ended.err)
+
+
 async def test_replay_checks_the_shape_of_some_replies(tmp_path):
     """One in 128 with the recorded status, 200, is decoded: what is not the command's reply is wrong."""
     file = stream(tmp_path, *(line(n / 1000, 1, *GET) for n in range(128)))
@@ -191,6 +207,6 @@ async def test_replay_names_whom_it_does_not_know_and_fails_when_that_is_most(st
         file = stream(tmp_path, *strangers, *adds)
         ended = await gateway("replay", file, "--url", running.url, "--fast", folder=tmp_path, dsn=dsn)
         assert (code, known) == (ended.code, ended.figures["answered"]), ended.err
-        named = "71, 72, 73, 74, 75, 76, 77, 78, 79, 80 and 2 more"
+        named = "managers 71, 72, 73, 74, 75, 76, 77, 78, 79, 80 and 2 more"
         assert {f"{NO_MANAGER} ({named})": 12} == ended.figures["skipped"]
         assert ("Failed: 12 commands left out, more than were answered\n" in ended.err) == bool(code)

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +105,7 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
     import uvloop  # noqa: PLC0415 - of the extra `load`
 
     from gateway.harness.report import report_page  # noqa: PLC0415
-    from gateway.harness.show import show_summary  # noqa: PLC0415
+    from gateway.harness.show import show_summary, tell  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         summary = runner.run(run.run())
@@ -119,9 +118,8 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
         unwritten.append(_written(report_file, report_page(summary).encode()))
     complaints = [click.style(f"Failed: {fault}", fg="red") for fault in summary.failed]
     complaints += [f"gateway: Not written: {what}" for what in unwritten if what]
-    with suppress(OSError):  # the exit code tells it, too
-        for complaint in complaints:
-            click.echo(complaint, err=True)
+    for complaint in complaints:  # the exit code tells it, too
+        tell(complaint)
     sys.exit(1 if summary.failed else 2 if any(unwritten) else 0)
 
 

@@ -105,12 +105,18 @@ def replay(
 def _tokens(stream: Stream, token: str | None) -> Iterator[dict[int, str]]:
     """A token for each recorded manager that is known here; a token that was given stands for all of them."""
     from gateway.harness import credentials  # noqa: PLC0415
+    from gateway.harness.show import warn  # noqa: PLC0415
 
     if token is None:
         with credentials.signed(stream.managers, any_of_them=True) as members:
             yield {member.manager_id: member.token for member in members}
         return
     given = credentials.given(token, token_origin())
+    if others := [manager for manager in stream.managers if manager != given.manager_id]:
+        warn(
+            f"the frames of {credentials.named(others)} go out as manager {given.manager_id}, so that rights may differ; "
+            f"without {token_origin()} each goes out as its own"
+        )
     for step in stream.steps:
         step.manager = given.manager_id if step.manager else 0
     yield {given.manager_id: token}

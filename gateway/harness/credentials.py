@@ -29,6 +29,8 @@ from gateway.tokens import Session, Tokens
 
 MEMBERS_MAX = 16
 """Managers that a synthetic load acts for, unless they are named."""
+NAMED_MAX = 10
+"""Managers that a sentence names; of more it says how many."""
 SESSION_SECONDS_MIN = 8 * 86_400
 """However short GATEWAY_SESSION_SECONDS is: longer than `--seconds` may be, so that no session ends within a run."""
 _OPEN = "INSERT INTO session (id, manager_id, expires_time) VALUES ($1, $2, $3)"
@@ -50,6 +52,14 @@ class Member(Struct):
     all_desks: bool = False
     spare_tokens: list[str] = []
     sessions: Sequence[str] = ()
+
+
+def named(managers: Sequence[int]) -> str:
+    """Managers, one at least, as a sentence names them: manager 11; managers 11, 12 and 21."""
+    *words, last = map(str, managers[:NAMED_MAX])
+    if len(managers) > NAMED_MAX:
+        words, last = [*words, last], f"{len(managers) - NAMED_MAX:,} more"
+    return f"managers {', '.join(words)} and {last}" if words else f"manager {last}"
 
 
 def given(token: str, origin: str) -> Member:

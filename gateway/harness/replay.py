@@ -13,15 +13,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from gateway.harness.credentials import named
 from gateway.harness.kinds import ADD, ADDED, OK, Job, Kinds, expected_status, new_event_id
 from gateway.harness.order import Order
 from gateway.harness.stream import FILTER, Step, Stream
 
 NOT_ADDED = "its event was not added this time"
 NO_MANAGER = "its manager is not known here"
-NAMED_MAX = 10
-"""Managers that are named where many are not known."""
-
 RUN_BYTES = 8
 """Of what the keys of a run begin with: none of another run's is sent, which would be answered from what that one did."""
 
@@ -51,7 +49,8 @@ class Replay:
         self._queues: list[deque[tuple[int, float, Step]]] = [deque() for _ in range(connections)]
         self._skipped = Counter(stream.skipped)
         self._unsent = len(stream.steps)
-        self._no_manager = f"{NO_MANAGER} ({_unknown(stream, tokens)})"
+        unknown = sorted({step.manager for step in stream.steps if step.manager} - tokens.keys())
+        self._no_manager = f"{NO_MANAGER} ({named(unknown)})" if unknown else ""
         self._run = secrets.token_hex(RUN_BYTES)
 
     def fill(self) -> None:
@@ -153,13 +152,6 @@ class Replay:
         waiting, order.waiting = order.waiting, set()
         for number in waiting:
             self.wake(number)
-
-
-def _unknown(stream: Stream, tokens: Mapping[int, str]) -> str:
-    """The managers of the recording that there is no token for."""
-    ids = sorted({step.manager for step in stream.steps if step.manager} - tokens.keys())
-    more = f" and {len(ids) - NAMED_MAX} more" if len(ids) > NAMED_MAX else ""
-    return ", ".join(map(str, ids[:NAMED_MAX])) + more
 
 
 def _expected(step: Step) -> bytes:

@@ -16,12 +16,21 @@ NAME_CHARACTERS = max(len(name) for name in COMMANDS)
 
 
 def show_tick(tick: Tick) -> None:
-    """One line on standard error. Who reads it may have gone (`2>&1 | head`): a line that cannot be written is left out."""
+    """Progress: the figures of a second on one line."""
     wrong = click.style(f"{tick.wrong} wrong", fg="red" if tick.wrong else None)
-    line = (
+    tell(
         f"{tick.second:7.1f} s {tick.per_second:9,.0f}/s  {wrong}   "
         f"p50 {milliseconds(tick.p50)}  p99 {milliseconds(tick.p99)}  max {milliseconds(tick.max)}"
     )
+
+
+def warn(what: str) -> None:
+    """What need not be a fault, and may explain one."""
+    tell(click.style(f"Warning: {what}", fg="yellow"))
+
+
+def tell(line: str) -> None:
+    """One line on standard error. Who reads it may have gone (`2>&1 | head`): a line that cannot be written is left out."""
     try:
         click.echo(line, err=True)
     except OSError:  # what is left in the buffer would make Python end with 120
