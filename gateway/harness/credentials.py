@@ -42,7 +42,8 @@ _REMOVE = "DELETE FROM session WHERE id = ANY ($1)"
 class Member(Struct):
     """A manager that the harness acts for. `spare_tokens` are sessions made to be ended by MngLogout.
 
-    `sessions` are the ids of all that were opened for the run.
+    `sessions` are the ids of all that were opened for the run; `passwords` is the folder of the password files, on the embedded
+    default alone.
     """
 
     manager_id: int
@@ -52,6 +53,7 @@ class Member(Struct):
     all_desks: bool = False
     spare_tokens: list[str] = []
     sessions: Sequence[str] = ()
+    passwords: str = ""
 
 
 def named(managers: Sequence[int]) -> str:
@@ -163,6 +165,7 @@ async def _member(db: Any, settings: Settings, row: Any, spare: int) -> Member:
         row["desk_mask"] == "*",
         [tokens.sign(one) for one in spares],
         [one.id for one in (session, *spares)],
+        "" if settings.database_url else str(password_file(Path(settings.data_dir), row["id"]).parent),
     )
 
 

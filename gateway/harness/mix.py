@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.errors import StartupError
 from gateway.harness.bodies import add, page, tail
-from gateway.harness.credentials import Member
+from gateway.harness.credentials import Member, named
 from gateway.harness.kinds import Job, Kinds, new_event_id
 
 COMMAND_OF = {
@@ -63,10 +63,7 @@ class Mix:
     ) -> None:
         self._kinds = kinds
         self._random = random.Random(seed)  # noqa: S311 - repeats on purpose
-        weights = {name: weight for name, weight in weights.items() if weight and self._possible(name, members)}
-        if not weights:
-            raise StartupError("--mix names only commands that need a password or the signing key")
-        self._steps = _cycle(weights, self._random)
+        self._steps = _cycle(_possible(weights, members[:connections]), self._random)
         self._connections = [
             _Connection(members[n % len(members)], n * len(self._steps) // connections, n * BODIES // connections)
             for n in range(connections)
@@ -130,7 +127,7 @@ class Mix:
         connection.step = (connection.step + 1) % len(self._steps)
         name = self._steps[connection.step]
         made = self._tails[name](connection)
-        if made is None:  # no event yet to work with
+        if made is None:  # no event yet to work with, or nothing to sign in with or to sign out
             name, made = "add", self._add(connection)
         tail, ref = made
         if isinstance(ref, int):
@@ -152,12 +149,6 @@ class Mix:
         self._under_way[event_id] -= 1
         if not self._under_way[event_id]:
             del self._under_way[event_id]
-
-    @staticmethod
-    def _possible(name: str, members: Iterable[Member]) -> bool:
-        if name == "login":
-            return all(member.password for member in members)
-        return name != "logout" or all(member.spare_tokens for member in members)
 
     def _add(self, connection: _Connection) -> tuple[bytes, object]:
         bodies = self._bodies[connection.member.manager_id]
@@ -195,8 +186,10 @@ class Mix:
     def _any_filter(self, connection: _Connection) -> tuple[bytes, object]:
         return self._filters[connection.step % FILTERS], None
 
-    def _login(self, connection: _Connection) -> tuple[bytes, object]:
+    def _login(self, connection: _Connection) -> tuple[bytes, object] | None:
         member = connection.member
+        if not member.password:
+            return None
         return tail({"login": member.login, "password": member.password}), None
 
     def _logout(self, connection: _Connection) -> tuple[bytes, object] | None:
@@ -222,6 +215,28 @@ class _Connection:
     def one_of(self, ids: deque[int]) -> int:
         self.turn += 1
         return ids[-1 - self.turn % min(len(ids), 16)]
+
+
+def _possible(weights: Mapping[str, float], members: Sequence[Member]) -> dict[str, float]:
+    """The weights of what one of them at least can send. Raises StartupError, which says what they lack, when there is none."""
+    lacks = {}
+    if not any(member.password for member in members):
+        lacks["login"] = _without_password(members)
+    if not any(member.spare_tokens for member in members):
+        lacks["logout"] = "sessions to end are opened with the signing key, and not beside a token"
+    possible = {name: weight for name, weight in weights.items() if weight and name not in lacks}
+    if not possible:
+        why = "; ".join(f"{name}: {lack}" for name, lack in lacks.items() if weights.get(name))
+        raise StartupError(f"--mix names only what nobody can send ({why}): give another command a weight, like add=1")
+    return possible
+
+
+def _without_password(members: Sequence[Member]) -> str:
+    """Why none of them can sign in."""
+    if not members[0].passwords:
+        return "passwords are known on the embedded default alone, and not beside a token"
+    managers = sorted({member.manager_id for member in members})
+    return f"{named(managers)} {'has' if len(managers) == 1 else 'have'} no password file in {members[0].passwords}"
 
 
 def _cycle(weights: Mapping[str, float], pick: random.Random) -> list[str]:
