@@ -16,9 +16,14 @@ from gateway.errors import StartupError
 from gateway.harness import credentials
 from tests.client import EVENT, WAIT_SECONDS
 from tests.conftest import SECRET
-from tests.harness_runs import gateway
+from tests.harness_runs import TOKEN, Ended, gateway, good, stand_in
+from tests.held import PATIENT
+from tests.process import becomes_true, until
 
 FEW = ("--manager", 10, "--mix", "add=1,logout=1", "--connections", 2)
+
+
+REMOVING = "SELECT count(*) FROM pg_locks WHERE relation = 'session'::regclass AND NOT granted"
 
 
 async def sessions(db: Any) -> Any:
@@ -67,6 +72,49 @@ async def test_run_that_is_stopped_before_it_is_connected_leaves_no_sessions(dsn
         process.send_signal(number)
         _, err = await process.communicate()
     assert (1, b"\nAborted!\n", 0) == (process.returncode, err, await sessions(db))
+
+
+async def test_ctrl_c_does_not_keep_sessions_that_are_being_removed(dsn, db, tmp_path):
+    """It says nothing behind the table either, and changes no exit code."""
+    sent, locked, removing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def answering(socket, number, ext_id):
+        sent.set()
+        await locked.wait()
+        await good(socket, number, ext_id)
+
+    async def run(url: str) -> Ended:
+        settings = {name: str(value) for name, value in PATIENT.items()}
+        command = ("load", "--manager", 10, "--mix", "health=1", "--connections", 1, "--commands", 1, "--url", url)
+        return await gateway(*command, folder=tmp_path, dsn=dsn, interrupt=removing, **settings)
+
+    async with stand_in(answering) as url, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(run(url))
+        await sent.wait()
+        async with db.transaction():
+            await db.execute("LOCK TABLE session IN EXCLUSIVE MODE")
+            locked.set()
+            await until(lambda: db.fetchval(REMOVING))
+            removing.set()
+            await until(lambda: db.fetchval(REMOVING))  # meanwhile the signal is sent
+    code, out, err, _ = running.result()
+    assert (0, True, "", 0) == (code, "1 reply in " in out, err, await sessions(db))
+
+
+async def test_ctrl_c_does_not_keep_a_run_that_is_over_from_its_files(tmp_path):
+    """Of a pipe, for one, the other end may be opened later; and nothing is said of it."""
+    report, written = tmp_path / "report", asyncio.Event()
+    os.mkfifo(report)
+    command = ("load", "--token", TOKEN, "--mix", "health=1", "--commands", 1, "--report", report)
+    async with stand_in(good) as url, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(gateway(*command, "--url", url, folder=tmp_path, interrupt=written))
+        await becomes_true(lambda: any(file.stat().st_size for file in tmp_path.glob("figures-*")))
+        written.set()
+        await asyncio.sleep(0)  # now the signal is sent
+        reader = os.open(report, os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(reader, 1_000_000).endswith(b"</html>\n")
+    os.close(reader)
+    assert (0, "") == (running.result().code, running.result().err)
 
 
 async def test_sessions_are_ended_at_once_for_all_gateways(dsn, db, monkeypatch):

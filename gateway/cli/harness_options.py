@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from itertools import combinations
@@ -17,6 +16,7 @@ import msgspec
 
 from gateway.cli.client_options import ca_file_option, url_option
 from gateway.errors import StartupError
+from gateway.harness.stops import let_it_end
 
 if TYPE_CHECKING:
     from gateway.harness.figures import Summary
@@ -69,15 +69,6 @@ def require_apart(files: Mapping[str, Path | None]) -> None:
             raise StartupError(f"{one} and {other} are the same file, {same}: give another one for {other}")
 
 
-def end_in_order() -> None:
-    """SIGTERM is as Ctrl-C from here on: what was opened is closed, the run's sessions in the database above all.
-
-    Ctrl-C is so, too, where the shell ignores it in the background: the run itself takes both.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-
-
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that both have."""
     for option in reversed(
@@ -109,7 +100,7 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         summary = runner.run(run.run())
-    end_in_order()  # the run had handlers of its own
+    let_it_end()
     summary = msgspec.structs.replace(summary, failed=faults_of(summary, max_p99))
     unwritten = [_said(lambda: show_summary(summary))]
     if json_file is not None:
@@ -134,7 +125,8 @@ def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
         (summary.missing, counted(summary.missing, "missing reply", "missing replies")),
         (
             summary.unsent,
-            counted(summary.unsent, "command", "commands") + " not sent: interrupted, or no reply within --reply-seconds",
+            f"{counted(summary.unsent, 'command', 'commands')} not sent: "
+            + ("interrupted" if summary.interrupted else "no reply within --reply-seconds"),
         ),
         (not summary.answered, "no replies at all"),
         (left_out > summary.answered, counted(left_out, "command", "commands") + " left out, more than were answered"),

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.client_options import token_origin, trusted
-from gateway.cli.harness_options import RATE, RUN_SECONDS, Within, common, end_in_order, finish, require_apart
+from gateway.cli.harness_options import RATE, RUN_SECONDS, Within, common, finish, require_apart
 from gateway.errors import StartupError
 from gateway.harness.extra import require_extra
+from gateway.harness.stops import end_in_order
 
 if TYPE_CHECKING:
     from gateway.harness.mix import Mix

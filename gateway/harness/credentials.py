@@ -23,6 +23,7 @@ from gateway.backend import backend, password_file, require_secret, secret_file
 from gateway.database_pool import connect_arguments
 from gateway.environment import load
 from gateway.errors import StartupError
+from gateway.harness.stops import let_it_end
 from gateway.schema import check, connect
 from gateway.settings import Settings
 from gateway.tokens import Session, Tokens
@@ -135,6 +136,7 @@ async def _open(settings: Settings, dsn: str, wanted: Collection[int], spare: in
 
 def _end(settings: Settings, sessions: Sequence[str]) -> None:
     """What the run found is not to be lost when the database is gone by now: that is told, and no more."""
+    let_it_end()
 
     async def remove(dsn: str, completed: Settings) -> None:
         db = await connect(connect_arguments(completed, dsn))

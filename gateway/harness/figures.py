@@ -56,9 +56,9 @@ class Summary(Struct, frozen=True, kw_only=True):
     """The whole run; `--json` writes it. `version` counts changes of this Struct that take something away.
 
     `seconds` go from the first command to the last reply, or to the end of sending where that is later, and so do the `ticks`.
-    `unsent` counts what was still to be sent when the run was interrupted, or the gateway fell silent. `client_cpu_us` is for
-    each reply, `client_cpu_share` of one core: near 1 the client was what limited the rate. `failed` says in sentences why the
-    exit code is 1.
+    `unsent` counts what was still to be sent when the run was `interrupted`, or else the gateway fell silent. `client_cpu_us`
+    is for each reply, `client_cpu_share` of one core: near 1 the client was what limited the rate. `failed` says in sentences
+    why the exit code is 1.
     """
 
     version: int = 1
@@ -73,6 +73,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     wrong: int
     missing: int
     unsent: int
+    interrupted: bool
     retried: int
     skipped: dict[str, int]
     reconnects: int
@@ -104,6 +105,7 @@ class Figures:
         self.examples: list[str] = []
         self.ticks: list[Tick] = []
         self.wrong = self.missing = self.unsent = self.retried = self.reconnects = 0
+        self.interrupted = False
         self._wrong_of: Counter[str] = Counter()
         self._sums: dict[str, float] = defaultdict(float)
         self._histograms: dict[str, Any] = defaultdict(_histogram)
@@ -190,6 +192,7 @@ class Figures:
             wrong=self.wrong,
             missing=self.missing,
             unsent=self.unsent,
+            interrupted=self.interrupted,
             retried=self.retried,
             skipped=skipped,
             reconnects=self.reconnects,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
-import signal
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from gateway.harness.kinds import STOPPED
 from gateway.harness.link import HandshakeCutError, Link, Source
 from gateway.harness.printable import printable
 from gateway.harness.silence import Silence
+from gateway.harness.stops import STOPS
 
 OPENED_AT_ONCE = 100
 TICK_SECONDS = 1.0
@@ -142,6 +142,7 @@ class Run:
         """Returns when all is answered, or what is not has had its time, or was told to stop twice."""
         silent = await self._until_sent(pacer)
         ended = all(link.ended for link in self.links)
+        self._figures.interrupted = self._stop.is_set() and not silent
         if silent or ended or self._stop.is_set():
             pacer.cancel()
         unsent = self._source.stop()
@@ -229,7 +230,7 @@ class Run:
             (self._stop_now if self._stop.is_set() else self._stop).set()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             with suppress(NotImplementedError, ValueError, RuntimeError):  # not in the main thread
                 loop.add_signal_handler(number, on_signal)
 
