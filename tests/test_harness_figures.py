@@ -113,7 +113,7 @@ def test_second_without_replies_has_no_latency(measured, capsys):
     measured.ticked(at=2.0)
     measured.answered(1, at=2.5)
     for tick in measured.ended(at=2.5).ticks[:2]:
-        show_tick(tick)
+        show_tick(tick, 0, 17)
     some, none = capsys.readouterr().err.splitlines()
     assert (len(some), ["p50", "10.0", "ms", "p99", "10.0", "ms", "max", "10.0", "ms"]) == (len(none), some.split()[-9:])
     assert ["p50", "-", "p99", "-", "max", "-"] == none.split()[-6:]
@@ -124,3 +124,21 @@ def test_table_tells_a_short_run_to_the_millisecond(measured, capsys):
     measured.answered(50, at=0.008)
     show_summary(measured.ended(at=0.05))
     assert "50 replies in 0.008 s: 6,250/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("coming_back", "connections", "told"),
+    [
+        (17, 17, "17 of 17 connections are coming back"),
+        (1, 1_700, "1 of 1,700 connections is coming back"),
+        (1, 1, "1 of 1 connection is coming back"),
+    ],
+)
+def test_progress_says_how_many_connections_are_coming_back(measured, capsys, coming_back, connections, told):
+    """A minute without replies would look as if it hung; the line is as before where none is."""
+    measured.ticked(at=1.0)
+    (tick,) = measured.ended(at=1.0).ticks
+    show_tick(tick, 0, connections)
+    show_tick(tick, coming_back, connections)
+    without, with_it = capsys.readouterr().err.splitlines()
+    assert f"{without}   {told}" == with_it

@@ -121,7 +121,7 @@ async def test_connections_that_do_not_close_are_left(monkeypatch):
     monkeypatch.setattr("gateway.harness.run.LEAVE_SECONDS", 0.0)
     kinds = Kinds()
     plan = Plan(title="", url="", tokens=[], refusal="", connections=0, in_flight=1)
-    run = Run(plan, Mix(kinds, {"health": 1}, 1, [Member(10, "")], 1), Figures(kinds), lambda _: None)
+    run = Run(plan, Mix(kinds, {"health": 1}, 1, [Member(10, "")], 1), Figures(kinds), lambda *_: None)
     async with asyncio.timeout(1), asyncio.TaskGroup() as tasks:
         stay = tasks.create_task(asyncio.sleep(1000))
         await run._leave([stay])
@@ -137,7 +137,7 @@ async def test_clock_waits_for_the_end_of_sending_while_a_command_is_left(left):
     plan = Plan(title="", url="", tokens=[], refusal="", connections=0, in_flight=1, seconds=1000)
     async with asyncio.TaskGroup() as tasks:
         pacer = tasks.create_task(asyncio.sleep(0))
-        assert not await Run(plan, source, figures, lambda _: None)._until_sent(pacer)
+        assert not await Run(plan, source, figures, lambda *_: None)._until_sent(pacer)
     assert bool(left) == (figures.moved > moved)
 
 

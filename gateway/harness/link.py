@@ -7,13 +7,13 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from gateway.harness.back_off import BackOff
 from gateway.harness.figures import Figures
 from gateway.harness.kinds import OK, UNREADABLE, Job, decode_drain, failure_of, framed
+from gateway.harness.source import Source
 
 MESSAGE_BYTES_MAX = 2**30
 """Replies of any size are read: the gateway's own limit is 50,000 events."""
@@ -36,25 +36,6 @@ _CLOSE, _PING = WSMsgType.CLOSE, WSMsgType.PING
 
 class HandshakeCutError(ConnectionError):
     """The other end closed the socket instead of answering the upgrade request."""
-
-
-class Source(Protocol):
-    """Where commands come from; each one that was taken is reported once as answered or lost."""
-
-    def take(self, number: int) -> Job | None:
-        """The next command for a connection, None when there is none for now."""
-
-    def answered(self, job: Job, message: bytes, *, ok: bool) -> None:
-        """The reply came; `ok`: its status was as expected."""
-
-    def lost(self, job: Job) -> None:
-        """No reply will come."""
-
-    def abandon(self, number: int) -> int:
-        """The connection will not come back; how many commands are left unsent by that."""
-
-    def exhausted(self) -> bool:
-        """Whether nothing more will be taken."""
 
 
 class Link(WSListener):
@@ -147,6 +128,11 @@ class Link(WSListener):
         if self.open:
             self._transport.send_close(WSCloseCode.OK)
             self._transport.disconnect()
+
+    @property
+    def coming_back(self) -> bool:
+        """Whether it is closed, and tries to be open again."""
+        return not (self.open or self.ended)
 
     @property
     def refused(self) -> bool:

@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
 from picows import WSError, WSInvalidStatusError
@@ -17,9 +17,10 @@ from picows import WSError, WSInvalidStatusError
 from gateway.errors import StartupError, no_websocket
 from gateway.harness.figures import Figures, Summary, Tick
 from gateway.harness.kinds import STOPPED
-from gateway.harness.link import HandshakeCutError, Link, Source
+from gateway.harness.link import HandshakeCutError, Link
 from gateway.harness.printable import printable
 from gateway.harness.silence import Silence
+from gateway.harness.source import RunSource
 from gateway.harness.stops import STOPS
 
 OPENED_AT_ONCE = 100
@@ -52,18 +53,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     reply_seconds: float = 30.0
 
 
-class RunSource(Source, Protocol):
-    """A source that can be stopped and knows what it left out."""
-
-    def stop(self) -> int:
-        """Nothing more is to be sent; how many commands that leaves unsent."""
-
-    def skipped(self) -> dict[str, int]:
-        """Commands left out, by reason."""
-
-
 Times = Iterator[tuple[float, int, Callable[[float], None]]]
 """When each command is due, in seconds from the start; its connection; and what to tell the due time as perf_counter."""
+
+
+Show = Callable[[Tick, int, int], None]
+"""Takes the figures of a second, how many connections are coming back, and how many there are."""
 
 
 class Run:
@@ -72,9 +67,7 @@ class Run:
     What is not answered is counted once: as missing, or as left out.
     """
 
-    def __init__(
-        self, plan: Plan, source: RunSource, figures: Figures, show: Callable[[Tick], None], pace: Times | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, source: RunSource, figures: Figures, show: Show, pace: Times | None = None) -> None:
         self._plan = plan
         self._source = source
         self._figures = figures
@@ -221,7 +214,7 @@ class Run:
     async def _ticks(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            self._show(self._figures.tick())
+            self._show(self._figures.tick(), sum(link.coming_back for link in self.links), len(self.links))
 
     def _catch_signals(self) -> None:
         """Ctrl-C ends sending and waits for the replies; a second one ends at once."""

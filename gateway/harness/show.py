@@ -15,12 +15,16 @@ from gateway.harness.printable import printable
 NAME_CHARACTERS = max(len(name) for name in COMMANDS)
 
 
-def show_tick(tick: Tick) -> None:
-    """Progress: the figures of a second on one line."""
+def show_tick(tick: Tick, coming_back: int, connections: int) -> None:
+    """Progress: the figures of a second on one line, and how many connections are down, which explains that nothing moves."""
+    down = ""
+    if coming_back:
+        of_all = f"{coming_back:,} of {counted(connections, 'connection', 'connections')}"
+        down = f"   {of_all} {'is' if coming_back == 1 else 'are'} coming back"
     wrong = click.style(f"{tick.wrong} wrong", fg="red" if tick.wrong else None)
     tell(
         f"{tick.second:7.1f} s {tick.per_second:9,.0f}/s  {wrong}   "
-        f"p50 {milliseconds(tick.p50)}  p99 {milliseconds(tick.p99)}  max {milliseconds(tick.max)}"
+        f"p50 {milliseconds(tick.p50)}  p99 {milliseconds(tick.p99)}  max {milliseconds(tick.max)}{down}"
     )
 
 

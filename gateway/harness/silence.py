@@ -27,7 +27,7 @@ class Silence:
         now = time.perf_counter()
         links = self._links
         seen = (sum(link.sent for link in links), sum(len(link.pending) for link in links), skipped, self._figures.missing)
-        if seen != self._seen or any(link.waiting or not (link.open or link.ended) for link in links):
+        if seen != self._seen or any(link.waiting or link.coming_back for link in links):
             self._seen, self._told, self._since = seen, told, now
         elif pacing and told == self._told:
             self._since = now
