@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gateway.harness.replay import NO_MANAGER, NOT_ADDED
+from gateway.harness.stream import CUT_OFF
 from tests.client import EVENT, Client
 from tests.conftest import PASSWORD, Running, started
 from tests.harness_runs import TOKEN, gateway, good, stand_in
@@ -143,6 +144,17 @@ async def test_replay_with_one_token_says_whose_frames_it_stands_for(tmp_path):
             ended = await gateway(*command, folder=tmp_path)
         warning = f"Warning: the frames of {told} go out as manager 10, so that rights may differ; without --token "
         assert (0, f"{warning}each goes out as its own\n" if told else "") == (ended.code, ended.err)
+
+
+async def test_replay_says_that_the_last_line_of_a_recording_is_cut_off(tmp_path):
+    """As a gateway leaves it that was killed: on standard error and among what was left out."""
+    file = stream(tmp_path, *(line(n / 100, 1, "HealthCheck", {}) for n in range(4)))
+    file.write_bytes(file.read_bytes()[:-10])
+    async with stand_in(good) as url:
+        ended = await gateway("replay", file, "--url", url, "--token", TOKEN, "--fast", folder=tmp_path)
+    assert (0, 3, {CUT_OFF: 1}) == (ended.code, ended.figures["answered"], ended.figures["skipped"])
+    assert ended.err.startswith(f"Warning: the last line of {file} is cut off and left out\n")
+    assert f"1 not sent: {CUT_OFF}\n" in ended.out
 
 
 async def test_replay_checks_the_shape_of_some_replies(tmp_path):

@@ -64,13 +64,15 @@ def replay(
     from gateway.harness.kinds import Kinds  # noqa: PLC0415
     from gateway.harness.replay import Replay  # noqa: PLC0415
     from gateway.harness.run import Plan, Run  # noqa: PLC0415
-    from gateway.harness.show import show_tick  # noqa: PLC0415
-    from gateway.harness.stream import read_stream  # noqa: PLC0415
+    from gateway.harness.show import show_tick, warn  # noqa: PLC0415
+    from gateway.harness.stream import CUT_OFF, read_stream  # noqa: PLC0415
 
     stream = read_stream(file, keep_unknown=keep_unknown_ids)
     if not stream.steps:
         skipped = "; ".join(f"{count} {reason}" for reason, count in stream.skipped.items())
         raise StartupError(f"{file} holds no command that could be sent" + (f" (left out: {skipped})" if skipped else ""))
+    if stream.skipped[CUT_OFF]:
+        warn(f"the last line of {file} is cut off and left out")
     end_in_order()
     tokens = click.get_current_context().with_resource(_tokens(stream, token))
     links = connections or stream.connections

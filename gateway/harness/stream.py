@@ -35,6 +35,8 @@ LEFT_OUT = {
     ERRORS[ErrorCode.TOO_FREQUENT].status: "refused with 429: it was not executed",
 }
 """Commands that were refused for what is not in the recording: here they might be executed."""
+CUT_OFF = "cut off at the end of the file"
+"""A line that a killed gateway left half written."""
 READS = ("MngGetCalendarEvent", FILTER)
 
 
@@ -91,15 +93,15 @@ def read_stream(path: Path, *, keep_unknown: bool = False) -> Stream:
     Commands that name an event which the stream did not add are left out, unless `keep_unknown`: their ids may be
     anybody's here.
     """
-    header, lines = _lines(path)
     reader = _Reader(keep_unknown=keep_unknown)
+    header, lines = _lines(path, reader.skipped)
     steps = [step for number in in_order(lines) if (step := reader.step(number, lines[number])) is not None]
     steps.sort(key=lambda step: step.time)
     managers = sorted({step.manager for step in steps if step.manager})
     return Stream(header, steps, managers, len(reader.connections), reader.skipped)
 
 
-def _lines(path: Path) -> tuple[Header, dict[int, Line]]:
+def _lines(path: Path, skipped: Counter[str]) -> tuple[Header, dict[int, Line]]:
     """The header, and the other lines by their numbers in the file."""
     with path.open("rb") as file:
         try:
@@ -109,11 +111,11 @@ def _lines(path: Path) -> tuple[Header, dict[int, Line]]:
         if header.stream != STREAM or header.version != VERSION:
             found = f"{printable(header.stream)} {header.version}"
             raise StartupError(f"{path} is a stream {found}: this gateway reads {STREAM} {VERSION}")
-        return header, dict(_decoded(path, file))
+        return header, dict(_decoded(path, file, skipped))
 
 
-def _decoded(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Line]]:
-    """Blank lines are ignored, and a last one that a killed gateway left half written. All of a line must be UTF-8."""
+def _decoded(path: Path, file: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[int, Line]]:
+    """Blank lines are ignored, and a last one that is cut off is counted. All of a line must be UTF-8."""
     decode_line = msgspec.json.Decoder(Line).decode
     for number, text in enumerate(file, start=2):
         if text.isspace():
@@ -123,6 +125,7 @@ def _decoded(path: Path, file: IO[bytes]) -> Iterator[tuple[int, Line]]:
         except UNREADABLE as error:
             if text.endswith(b"\n"):
                 raise StartupError(f"{path}, line {number}: {error}") from None
+            skipped[CUT_OFF] += 1
 
 
 class _Reader:
