@@ -157,6 +157,21 @@ async def test_replay_says_that_the_last_line_of_a_recording_is_cut_off(tmp_path
     assert f"1 not sent: {CUT_OFF}\n" in ended.out
 
 
+async def test_replay_warns_of_what_it_left_out(tmp_path):
+    """Its share, whatever the reason and however small, of all but sign-ins, which are no fault. None when all was sent."""
+    sent, sign_in = line(0.0, 1, "HealthCheck", {}), line(0.1, 1, "MngLogin", {"login": "10"})
+    unknown, refused = line(0.2, 1, "MngGetCalendarEvent", {"id": 9}), line(0.3, 1, "MngAddCalendarEvent", EVENT, status=429)
+    for lines, told in (
+        ([*[sent] * 6, sign_in, unknown, refused], "25 % of the recording was left out"),
+        ([*[sent] * 101, unknown], "less than 1 % of the recording was left out"),
+        ([sent, sign_in], ""),
+    ):
+        async with stand_in(good) as url:
+            command = ("replay", stream(tmp_path, *lines), "--url", url, "--token", TOKEN, "--fast")
+            ended = await gateway(*command, folder=tmp_path)
+        assert (0, f"Warning: {told}, see `not sent` in the table\n" if told else "") == (ended.code, ended.err)
+
+
 async def test_replay_checks_the_shape_of_some_replies(tmp_path):
     """One in 128 with the recorded status, 200, is decoded: what is not the command's reply is wrong."""
     file = stream(tmp_path, *(line(n / 1000, 1, *GET) for n in range(128)))

@@ -96,7 +96,7 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
     import uvloop  # noqa: PLC0415 - of the extra `load`
 
     from gateway.harness.report import report_page  # noqa: PLC0415
-    from gateway.harness.show import show_summary, tell  # noqa: PLC0415
+    from gateway.harness.show import show_summary, tell, warn  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         summary = runner.run(run.run())
@@ -107,6 +107,10 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
         unwritten.append(_written(json_file, msgspec.json.format(msgspec.json.encode(summary), indent=1)))
     if report_file is not None:
         unwritten.append(_written(report_file, report_page(summary).encode()))
+    if left_out := _left_out(summary):
+        share = 100 * left_out / (summary.answered + summary.missing + left_out + summary.unsent)
+        percent = f"{share:.0f} %" if share >= 1 else "less than 1 %"
+        warn(f"{percent} of the recording was left out, see `not sent` in the table")
     complaints = [click.style(f"Failed: {fault}", fg="red") for fault in summary.failed]
     complaints += [f"gateway: Not written: {what}" for what in unwritten if what]
     for complaint in complaints:  # the exit code tells it, too
@@ -116,10 +120,9 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
 
 def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
     """Why the run failed; empty when it did not."""
-    from gateway.harness.kinds import SIGN_IN, STOPPED  # noqa: PLC0415 - needs the extra `load`
-    from gateway.harness.show import counted  # noqa: PLC0415
+    from gateway.harness.show import counted  # noqa: PLC0415 - needs the extra `load`
 
-    left_out = sum(count for reason, count in summary.skipped.items() if reason not in (SIGN_IN, STOPPED))
+    left_out = _left_out(summary)
     given: list[tuple[Any, str]] = [
         (summary.wrong, counted(summary.wrong, "wrong reply", "wrong replies")),
         (summary.missing, counted(summary.missing, "missing reply", "missing replies")),
@@ -137,6 +140,13 @@ def faults_of(summary: Summary, max_p99: float | None) -> list[str]:
         ),
     ]
     return [words for wrong, words in given if wrong]
+
+
+def _left_out(summary: Summary) -> int:
+    """Commands of a recording that the replay did not send, whatever the reason; sign-ins are no loss."""
+    from gateway.harness.kinds import SIGN_IN, STOPPED  # noqa: PLC0415 - needs the extra `load`
+
+    return sum(count for reason, count in summary.skipped.items() if reason not in (SIGN_IN, STOPPED))
 
 
 def _written(path: Path, content: bytes) -> str:
