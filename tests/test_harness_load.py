@@ -86,6 +86,7 @@ async def test_load_fails_when_replies_are_wrong_missing_or_slow(tmp_path):
     assert unasked.figures["errors"]["UNASKED_REPLY"] == unasked.figures["missing"] == 2
     assert "1 missing reply" in missing.err
     assert "above --max-p99 20" in late.err
+    assert [None, 20, 5000] == [ended.figures["max_p99"] for ended in (wrong, late, well)]
     for ended in (wrong, unasked, missing, late, well):
         assert ended.err.endswith("".join(f"Failed: {why}\n" for why in ended.figures["failed"]))
     assert ["1 missing reply"] == missing.figures["failed"]

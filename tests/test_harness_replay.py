@@ -195,10 +195,11 @@ async def test_replay_fails_when_a_repeated_add_makes_another_event(tmp_path):
 
 async def test_replay_of_a_stream_with_nothing_to_send_says_what_was_left_out(tmp_path):
     """Exit code 2, and each reason with how many."""
-    lines = line(0.0, 1, "MngLogin", {}), line(0.1, 1, "MngGetCalendarEvent", {"id": 1}), line(0.2, 1, "MngLogout", {})
+    sign_ins = (line(n / 1000, 1, ("MngLogin", "MngLogout")[n % 2], {}) for n in range(1200))
+    lines = *sign_ins, line(2.0, 1, "MngGetCalendarEvent", {"id": 1})
     left_out = await gateway("replay", stream(tmp_path, *lines), folder=tmp_path)
     empty = await gateway("replay", stream(tmp_path), folder=tmp_path)
-    reasons = "2 sign-in or sign-out: the harness has sessions of its own; 1 names an event that the stream did not add"
+    reasons = "1,200 sign-in or sign-out: the harness has sessions of its own; 1 names an event that the stream did not add"
     message = f"gateway: {tmp_path / 'stream.ndjson'} holds no command that could be sent"
     assert (2, "", f"{message} (left out: {reasons})\n") == left_out[:3]
     assert (2, "", f"{message}\n") == empty[:3]

@@ -7,12 +7,13 @@ import time
 import xml.etree.ElementTree as ET
 
 import msgspec
+import pytest
 
 from gateway.commands.table import COMMANDS
 from gateway.harness.figures import Figures, Summary
 from gateway.harness.kinds import Job, Kinds
 from gateway.harness.report import report_page
-from gateway.harness.show import show_summary
+from gateway.harness.show import show_summary, show_tick
 
 
 def summary_of(*latencies: float, wrong: int = 0) -> Summary:
@@ -98,6 +99,32 @@ def test_summary_is_a_table_of_straight_columns_and_whole_words(capsys):
     assert "over 1 connection, up to" in out
     assert "1 reconnect\n" in out
     assert "        1 connection closed with 1006" in out
+
+
+def test_counts_are_spelled_alike(capsys):
+    """With commas, in the table, the progress and on the page."""
+    summary = summary_of(0.01)
+    many = dict.fromkeys(("answered", "wrong", "missing", "retried", "reconnects", "connections", "in_flight"), 47_147)
+    summary = msgspec.structs.replace(summary, **many, errors={"FORBIDDEN": 47_147}, skipped={"why": 47_147})
+    show_summary(summary)
+    show_tick(msgspec.structs.replace(summary.ticks[0], wrong=47_147), 0, 1)
+    told = capsys.readouterr()
+    page = report_page(summary)
+    assert [0, 0, 0] == [text.count("47147") for text in (told.out, told.err, page)]
+    for words in ("47,147 wrong, 47,147 missing, 47,147 sent again", "up to 47,147 in flight"):
+        assert words in told.out
+    assert "47,147 wrong   p50" in told.err
+    assert "up to 47,147 in flight" in page
+
+
+@pytest.mark.parametrize(("limit", "style"), [(50, "good"), (5, "bad")])
+def test_report_shows_the_limit_of_p99(limit, style):
+    """Whether it was kept or not; without one there is none."""
+    summary = summary_of(0.01)
+    page = report_page(msgspec.structs.replace(summary, max_p99=limit))
+    told = rf'<div class="tile {style}"><b>10.0 ms</b><small>99 of 100 are faster \(p99\), --max-p99 {limit} ms</small>'
+    assert 1 == len(re.findall(told, page))
+    assert "--max-p99" not in report_page(summary)
 
 
 def test_figures_are_those_of_the_latencies():

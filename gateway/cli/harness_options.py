@@ -101,7 +101,7 @@ def finish(run: Run, max_p99: float | None, json_file: Path | None, report_file:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         summary = runner.run(run.run())
     let_it_end()
-    summary = msgspec.structs.replace(summary, failed=faults_of(summary, max_p99))
+    summary = msgspec.structs.replace(summary, max_p99=max_p99, failed=faults_of(summary, max_p99))
     unwritten = [_said(lambda: show_summary(summary))]
     if json_file is not None:
         unwritten.append(_written(json_file, msgspec.json.format(msgspec.json.encode(summary), indent=1)))

@@ -69,7 +69,7 @@ def replay(
 
     stream = read_stream(file, keep_unknown=keep_unknown_ids)
     if not stream.steps:
-        skipped = "; ".join(f"{count} {reason}" for reason, count in stream.skipped.items())
+        skipped = "; ".join(f"{count:,} {reason}" for reason, count in stream.skipped.items())
         raise StartupError(f"{file} holds no command that could be sent" + (f" (left out: {skipped})" if skipped else ""))
     if stream.skipped[CUT_OFF]:
         warn(f"the last line of {file} is cut off and left out")

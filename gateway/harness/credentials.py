@@ -150,7 +150,7 @@ def _end(settings: Settings, sessions: Sequence[str]) -> None:
         with backend(settings) as (completed, dsn):
             asyncio.run(remove(dsn, completed))
     except (StartupError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        click.echo(f"The sessions of this run ({len(sessions)}) were not ended: {error}", err=True)
+        click.echo(f"The sessions of this run ({len(sessions):,}) were not ended: {error}", err=True)
 
 
 async def _member(db: Any, settings: Settings, row: Any, spare: int) -> Member:

@@ -57,8 +57,8 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     `seconds` go from the first command to the last reply, or to the end of sending where that is later, and so do the `ticks`.
     `unsent` counts what was still to be sent when the run was `interrupted`, or else the gateway fell silent. `client_cpu_us`
-    is for each reply, `client_cpu_share` of one core: near 1 the client was what limited the rate. `failed` says in sentences
-    why the exit code is 1.
+    is for each reply, `client_cpu_share` of one core: near 1 the client was what limited the rate. `max_p99` is the limit that
+    was given, in milliseconds. `failed` says in sentences why the exit code is 1.
     """
 
     version: int = 1
@@ -88,6 +88,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     ticks: list[Tick]
     curve: list[tuple[float, float]]
     histogram: str
+    max_p99: float | None = None
     failed: list[str] = []
 
 

@@ -53,7 +53,7 @@ def report_page(summary: Summary) -> str:
     body = (
         f"<h1>{escape(summary.title)}</h1><p>{escape(summary.url)} · {when} · "
         f"{counted(summary.connections, 'connection', 'connections')} · "
-        f"up to {summary.in_flight} in flight on each</p>",
+        f"up to {summary.in_flight:,} in flight on each</p>",
         *(f'<p class="failed">Failed: {escape(why)}</p>' for why in summary.failed),
         _tiles(summary),
         _section("Replies per second", "over the run", _rate_chart(summary)),
@@ -71,12 +71,14 @@ def report_page(summary: Summary) -> str:
 
 
 def _tiles(summary: Summary) -> str:
-    bad = summary.wrong + summary.missing
+    bad, limit, slow = summary.wrong + summary.missing, "", ""
+    if summary.max_p99 is not None:
+        limit, slow = f", --max-p99 {summary.max_p99:g} ms", "bad" if summary.latency.p99 > summary.max_p99 else "good"
     tiles = (
         ("", f"{summary.per_second:,.0f}", "replies per second"),
         ("", f"{summary.answered:,}", f"replies in {duration(summary.seconds)}"),
         ("", milliseconds(summary.latency.p50).strip(), "half are faster (p50)"),
-        ("", milliseconds(summary.latency.p99).strip(), "99 of 100 are faster (p99)"),
+        (slow, milliseconds(summary.latency.p99).strip(), f"99 of 100 are faster (p99){limit}"),
         ("bad" if bad else "good", f"{bad:,}" if bad else "none", "wrong or missing"),
     )
     return (

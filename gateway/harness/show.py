@@ -21,7 +21,7 @@ def show_tick(tick: Tick, coming_back: int, connections: int) -> None:
     if coming_back:
         of_all = f"{coming_back:,} of {counted(connections, 'connection', 'connections')}"
         down = f"   {of_all} {'is' if coming_back == 1 else 'are'} coming back"
-    wrong = click.style(f"{tick.wrong} wrong", fg="red" if tick.wrong else None)
+    wrong = click.style(f"{tick.wrong:,} wrong", fg="red" if tick.wrong else None)
     tell(
         f"{tick.second:7.1f} s {tick.per_second:9,.0f}/s  {wrong}   "
         f"p50 {milliseconds(tick.p50)}  p99 {milliseconds(tick.p99)}  max {milliseconds(tick.max)}{down}"
@@ -52,10 +52,10 @@ def show_summary(summary: Summary) -> None:
     lines = ["", summary.title, "", head, *rows, _row("all", summary.answered, summary.wrong, summary.latency), ""]
     lines.append(
         f"{counted(summary.answered, 'reply', 'replies')} in {duration(summary.seconds)}: {summary.per_second:,.0f}/s over "
-        f"{counted(summary.connections, 'connection', 'connections')}, up to {summary.in_flight} in flight on each"
+        f"{counted(summary.connections, 'connection', 'connections')}, up to {summary.in_flight:,} in flight on each"
     )
     lines.append(
-        f"{summary.wrong} wrong, {summary.missing} missing, {summary.retried} sent again, "
+        f"{summary.wrong:,} wrong, {summary.missing:,} missing, {summary.retried:,} sent again, "
         f"{counted(summary.reconnects, 'reconnect', 'reconnects')}"
     )
     lines.append(f"This client {client_cpu(summary)}")
