@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -27,10 +27,10 @@ PASSWORD_CHARS_MIN = 8
 PASSWORD_CHARS_MAX = 1024
 """A longer password is refused before it is hashed: it would cost time and add no strength."""
 
+ADDRESS_SHARE, LOGIN_SHARE = 3 / 4, 1 / 2
+"""Of all places, what an address may have, and what a login from there: with all of them it would bar everybody else."""
 SHARE_MIN = 4
-"""Places that an address may have, or half of all, if that is more, and each login from it, or half of those: with all of
-them it would bar everybody else.
-"""
+"""Places that they may have at least."""
 
 HASHING_NICE = 5
 """How much nicer the threads that hash are than the event loop: they get a third of its processor time where both want it."""
@@ -56,25 +56,28 @@ class Passwords:
         self._pool.submit(_dummy)  # ready before the first sign-in asks, without holding up the start
 
     async def matches(
-        self, password: str, stored: str | None, who: Sequence[Hashable] = (), allowed: Callable[[], None] = lambda: None
+        self,
+        password: str,
+        stored: str | None,
+        who: tuple[str, str] = ("", ""),
+        allowed: Callable[[], None] = lambda: None,
     ) -> bool:
         """Whether the password is the one that was hashed. With nothing stored it costs the same and is false.
 
         `allowed` is called when a thread is free, just before: what it raises ends the attempt unverified. Whoever counts
         a mismatch before awaiting anything else has counted it before the next attempt asks.
-        Raises CommandError NO_SERVICE when too many already wait, of all or of `who`: a group of half of all, one within
-        it of a quarter, and so on.
+        Raises CommandError NO_SERVICE when too many already wait, of all or of `who`: login and address.
         """
-        shares = [(one, max(SHARE_MIN, self._places // 2**depth)) for depth, one in enumerate(who, start=1)]
-        if self._free == 0 or any(self._each[one] >= most for one, most in shares):
+        shares: dict[Hashable, float] = {who[1]: ADDRESS_SHARE, who: LOGIN_SHARE}
+        if self._free == 0 or any(self._each[one] >= max(SHARE_MIN, part * self._places) for one, part in shares.items()):
             raise no_service("too many sign-ins at once")
         self._free -= 1
-        self._each.update(who)
+        self._each.update(shares.keys())
         try:
             matched = await self._run(lambda: _verified(stored or _dummy(), password), allowed)
         finally:
             self._free += 1
-            self._each -= Counter(who)  # which forgets those with none
+            self._each -= Counter(shares.keys())  # which forgets those with none
         return matched and stored is not None
 
     async def _run(self, work: Callable[[], T], allowed: Callable[[], None]) -> T:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -65,7 +66,7 @@ async def test_add_of_a_killed_backend_stores_nothing(start, dsn, connect, when)
         os.kill(pid, signal.SIGKILL)
         reply = await command
     assert [503, "NO_SERVICE", "unknown"] == [reply["status"], reply["error"], reply["outcome"]]
-    db = await recovered(dsn)
+    db = await recovered(dsn, pid)
     try:
         assert NOTHING == await row_counts(db)
         await until(lambda: client.command("MngAddCalendarEvent", HELD | {"participants": []}), lambda r: r["status"] == 200)
@@ -105,10 +106,16 @@ async def cut_off(answer: Awaitable[Any]) -> None:
         await answer
 
 
-async def recovered(dsn: str) -> Any:
-    """A connection to PostgreSQL as soon as it has recovered from the loss of a backend."""
+async def recovered(dsn: str, lost_pid: int) -> Any:
+    """A connection to PostgreSQL as soon as it has recovered from the loss of a backend.
+
+    Until it has noticed that, it lets in whom it will soon disconnect.
+    """
 
     async def connection() -> Any:
+        with suppress(ProcessLookupError):
+            os.kill(lost_pid, 0)
+            return None
         try:
             return await asyncpg.connect(dsn)
         except (OSError, asyncpg.PostgresError):

@@ -87,7 +87,7 @@ async def test_run_lasts_until_its_last_reply_or_command(tmp_path):
         async with stand_in(first_alone_and_late) as url:
             ended = await gateway("replay", healths(tmp_path, *times), *SHORT, "--url", url, folder=tmp_path)
         assert 1 == ended.figures["answered"], ended.err
-        assert max(0.2, *times) <= ended.figures["seconds"]
+        assert max(0.2, *times) <= ended.figures["seconds"] + 0.01  # of which clocks may differ
 
 
 async def test_load_with_an_end_of_its_own_lasts_until_then(tmp_path):

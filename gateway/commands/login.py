@@ -39,8 +39,7 @@ async def login(context: Context, request: Login) -> LoginReply:
     services.sign_ins.require(*attempt)
     manager = await services.sessions.find_manager(attempt[0])
     stored = manager.password_hash if manager else None
-    who = context.identity.address, attempt
-    matches = await services.passwords.matches(request.password, stored, who, partial(services.sign_ins.require, *attempt))
+    matches = await services.passwords.matches(request.password, stored, attempt, partial(services.sign_ins.require, *attempt))
     session = await services.sessions.open(manager.id) if manager and matches and not manager.disabled else None
     if manager is None or session is None:
         services.sign_ins.failed(*attempt)
