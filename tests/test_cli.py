@@ -207,7 +207,7 @@ async def test_send_without_a_reply_is_2_with_a_message(gateway: Running, cli: R
 async def test_address_of_a_page_is_told_with_its_answer(gateway: Running, cli: Run, scratch_dir: Path) -> None:
     """Of a gateway that runs nobody asks whether one does: status, path, and what was answered."""
     recorded, token = scratch_dir / "health.ndjson", (await cli("token", "--manager", "11")).out.strip()
-    step = {"time": 0.0, "connection": 1, "manager": 10, "frame": {"command": "HealthCheck", "extID": "1"}, "status": 200}
+    step = {"time": 0.0, "connection": 1, "manager": 11, "frame": {"command": "HealthCheck", "extID": "1"}, "status": 200}
     recorded.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in (Header(), step)))
     url = gateway.url + "foo"
     told = f"gateway: {url} opened no WebSocket: its path /foo was answered with status 404 (`The WebSocket is at / and /ws.`)."
