@@ -91,8 +91,8 @@ CHECKS = [
         "lost-answers",
         "c",
         "sent twice, done once",
-        "the link cut before, within and behind the committing statement, abandoned within it, and its answer swallowed, "
-        "100 each: told the truth or unknown; after the retry exactly one event, 500 of 500",
+        "the link cut before, within and behind the committing statement, and its answer swallowed, 100 each: "
+        "told the truth or unknown; after the retry exactly one event, 400 of 400",
         keys.lost_answers,
     ),
     Check(
