@@ -24,8 +24,8 @@ OBJECT, NOTHING = b"{n"
 """What JSON of an object begins with, and `null`."""
 
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_HALF_PAIR = re.compile(rf"(?<!\\)((?:\\\\)*)(?:{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW})")
-"""An escape for half of a surrogate pair without its other half, behind backslashes that are escaped themselves."""
+_HALF_PAIR = re.compile(rf"\\u[dD](?:[89abAB][0-9a-fA-F]{{2}}(?!{_LOW})|(?<!{_HIGH}\\u[dD])[c-fC-F][0-9a-fA-F]{{2}})")
+"""An escape for half of a surrogate pair without its other half, where no backslash is escaped by another."""
 
 
 class Frame(Struct, frozen=True, gc=False):
@@ -213,7 +213,7 @@ def _read_slowly(message: str) -> tuple[Frame, CommandError | None] | Authorizat
 def _ext_id_of(message: str) -> str | int | None:
     """The extID of a message that is refused unread; None where it cannot be found."""
     for read_over in (False, True):  # of what it refuses a half pair alone may be read over, but not in the extID
-        text = _HALF_PAIR.sub(r"\1\\ufffd", message) if read_over else message
+        text = _HALF_PAIR.sub(r"\\ufffd", message.replace(r"\\", r"\u005c")) if read_over else message
         with suppress(KeyError, msgspec.MsgspecError, RecursionError):
             ext_id: str | int = msgspec.json.decode(members_of(text)["extID"], type=str | int)
             unlike = read_over and "\ufffd" in str(ext_id)

@@ -188,6 +188,7 @@ def test_read_finds_bad_text_in_data(data, field):
         (r'"extID":"\ud83d\ude00","__token":1,"data":{"title":[%s0]}', ('"\U0001f600"'.encode(), ErrorCode.BAD_REQUEST)),
         (r'"extID":"\ud83d\ude00","data":{"title":["\ud800",%s0]}', ('"\U0001f600"'.encode(), ErrorCode.BAD_REQUEST)),
         (r'"extID":"a\\ud83d","data":{"title":["\udfff",%s0]}', (rb'"a\\ud83d"', ErrorCode.BAD_REQUEST)),
+        (r'"extID":7,"data":{"title":["\\ud83d\ude00",%s0]}', (b"7", ErrorCode.BAD_REQUEST)),
         (r'"extID":"a\ud83d","data":{"title":["\udfff",%s0]}', (b"null", ErrorCode.BAD_REQUEST)),
         ('"extID":"\ufffd","__token":1,"data":{"title":[%s0]}', ('"\ufffd"'.encode(), ErrorCode.BAD_REQUEST)),
         (r'"extID":7,"data":{"title":[%sNaN]}', (b"null", ErrorCode.BAD_REQUEST)),
