@@ -111,8 +111,12 @@ class WatchedSocket(ServerSocket):
 
     def go_on(self) -> None:
         """Hands over what waits, as far as it may be taken, and reads again once nothing does."""
-        while self._unread and self._may_take():
+        for _ in range(FRAMES_AT_ONCE):
+            if not self._unread or not self._may_take():
+                break
             self._take(self._unread.popleft())
+        else:
+            self.loop.call_soon(self.go_on)
         if not self._unread and isinstance(self._unread, deque):
             self._unread = ()
             self._read_on()
@@ -184,9 +188,8 @@ class WatchedSocket(ServerSocket):
                 data = self._take_whole_texts(data)
                 if not data or self._frames >= FRAMES_AT_ONCE:
                     break
-            size = PARSED_AT_ONCE if self.request is not None else len(data)
-            self._parse(data[:size])
-            data = data[size:]
+            self._parse(data[:PARSED_AT_ONCE])
+            data = data[PARSED_AT_ONCE:]
         if data:
             self._held = data
             self._pause()

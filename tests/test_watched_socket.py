@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from typing import Any
 
 import pytest
 from websockets.frames import CONT, PING, TEXT, Frame
 
-from gateway.watched_socket import FRAGMENTS_MAX, FRAMES_AT_ONCE, PARSED_AT_ONCE
+from gateway.watched_socket import FRAGMENTS_MAX, FRAMES_AT_ONCE, PARSED_AT_ONCE, WatchedSocket
 from tests.client import WAIT_SECONDS, Client
+from tests.held import HELD, PATIENT, held_adds
 from tests.process import POLL_SECONDS, becomes_true
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: tests\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -124,24 +131,71 @@ async def test_many_small_frames_leave_others_their_turn(gateway, connect, frame
     client = await connect(gateway)
     (connection,) = gateway.gateway._connections
     other = await connect(gateway)
-    frames, before, most = 20_000, connection.socket.written_bytes, 0
+    frames, before = 20_000, connection.socket.written_bytes
     client.socket.transport.write(frame.serialize(mask=True) * frames)
-    end = before + frames * answer_bytes
+    most = await most_in_a_turn(connection, before + frames * answer_bytes)
+    assert most <= (FRAMES_AT_ONCE + PARSED_AT_ONCE / 6) * answer_bytes
+    assert 200 == (await other.command("HealthCheck"))["status"]
+
+
+async def most_in_a_turn(connection: Any, end_bytes: int) -> int:
+    """Bytes that the gateway writes to a socket in one turn of the event loop at most, until it has written so many in all."""
+    before, most = connection.socket.written_bytes, 0
     async with asyncio.timeout(WAIT_SECONDS):
-        while connection.socket.written_bytes < end:
+        while connection.socket.written_bytes < end_bytes:
             await asyncio.sleep(0)
             most = max(most, connection.socket.written_bytes - before)
             before = connection.socket.written_bytes
-    assert most <= (FRAMES_AT_ONCE + PARSED_AT_ONCE / 6) * answer_bytes
-    assert 200 == (await other.command("HealthCheck"))["status"]
+    return most
+
+
+async def test_frames_behind_the_upgrade_request_leave_others_their_turn(gateway, monkeypatch):
+    """A request and thousands of small frames in one piece: the parser is given little at once all the same."""
+    given: list[int] = []
+    parse = WatchedSocket._parse
+
+    def note(socket, data):
+        given.append(len(data))
+        parse(socket, data)
+
+    monkeypatch.setattr(WatchedSocket, "_parse", note)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(UPGRADE + Frame(PING, b"").serialize(mask=True) * 10_000)
+    async with asyncio.timeout(WAIT_SECONDS):
+        answer = b""
+        while answer.count(b"\x8a\0") < 10_000:
+            answer += await reader.read(65_536)
+    assert max(given) <= PARSED_AT_ONCE
+    writer.close()
+
+
+async def test_frames_that_waited_leave_others_their_turn(start, connect, db, dsn):
+    """Behind a full house of commands they wait by the hundred; few are taken at once when one of these ends."""
+    gateway = await start(in_flight_max=1, unreadable_frames_max=100_000, **PATIENT)
+    client = await connect(gateway)
+    (connection,) = gateway.gateway._connections
+    wrong = Frame(TEXT, b'{"extID":1}').serialize(mask=True)
+    client.socket.transport.write(wrong)
+    before = connection.socket.written_bytes
+    await client.receive()
+    reply_bytes, frames = connection.socket.written_bytes - before, 300
+    async with held_adds(dsn) as hold:
+        await client.socket.send(json.dumps({"command": "MngAddCalendarEvent", "extID": 2, "data": HELD}))
+        await hold.begun()
+        client.socket.transport.write(wrong * frames)
+        await becomes_true(lambda: len(connection.socket._unread) == frames)
+        async with asyncio.TaskGroup() as tasks:
+            most = tasks.create_task(most_in_a_turn(connection, connection.socket.written_bytes + frames * reply_bytes))
+            await hold.release()
+    assert most.result() <= (FRAMES_AT_ONCE + 1) * reply_bytes + 2_000  # with the answer to the add
+    for _ in range(frames + 1):
+        await client.receive()
 
 
 async def test_client_that_ends_its_side_is_answered_all_that_it_sent(gateway):
     """The end comes behind many small frames that are yet to be taken."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    request = "GET / HTTP/1.1\r\nHost: tests\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    request += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    writer.write(request.encode())
+    writer.write(UPGRADE)
     async with asyncio.timeout(WAIT_SECONDS):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(Frame(TEXT, b"ping").serialize(mask=True) * 1000)
@@ -154,10 +208,8 @@ async def test_client_that_ends_its_side_is_answered_all_that_it_sent(gateway):
 async def test_messages_behind_the_upgrade_request_wait_for_the_answer_to_it(gateway):
     """A client in a hurry sends its first command in the same piece as the request; half of the next comes later."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    request = "GET / HTTP/1.1\r\nHost: tests\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    request += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     first, second = (Frame(TEXT, b'{"command":"HealthCheck","extID":%d}' % n).serialize(mask=True) for n in (1, 2))
-    writer.write(request.encode() + first + second[:3])
+    writer.write(UPGRADE + first + second[:3])
     async with asyncio.timeout(WAIT_SECONDS):
         await reader.readuntil(b'"extID":1')
         writer.write(second[3:] + second[:1])
