@@ -162,7 +162,7 @@ CLOSE_CODES: dict[CloseCode, str] = {
     CloseCode.NO_PONG: "no pong within `GATEWAY_PONG_TIMEOUT_SECONDS`, or a reply in pieces that could not be completed",
     CloseCode.SERVICE_RESTART: "the gateway restarts: come back; what is unanswered was not executed",
     CloseCode.TOO_SLOW: "the client does not read, takes longer than `GATEWAY_STREAM_SECONDS` for a reply in pieces, or does "
-    "not finish a message it began; it may see 1006",
+    "not finish a message it began, in time or while all clients together have begun too many; it may see 1006",
     CloseCode.UNREADABLE_FRAMES: "too many frames in a row without a readable `extID`",
     CloseCode.CONNECTION_LIMIT: "no room for another connection, of this manager or address or at all: come back later",
     CloseCode.NO_PROOF: "no proof of identity within `GATEWAY_AUTHENTICATION_SECONDS`",

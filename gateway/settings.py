@@ -214,7 +214,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 2.5
     db_lock_seconds: Annotated[
         float,
-        _meta("time a change tries an event that others have locked; PostgreSQL's lock_timeout for all else", gt=0, le=60),
+        _meta(
+            "time a change tries an event that others have locked; PostgreSQL's lock_timeout of what waits alone",
+            gt=0,
+            le=60,
+        ),
     ] = 1.0
     db_idle_transaction_seconds: Annotated[
         float,

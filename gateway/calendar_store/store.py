@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import asyncpg
 import msgspec
 from msgspec import Raw
 
@@ -150,7 +151,7 @@ class CalendarStore:
         with suppress(TimeoutError):
             async with asyncio.timeout(SEND_AGAIN_SECONDS):
                 while True:
-                    with suppress(CommandError):
+                    with suppress(CommandError, asyncpg.PostgresError):
                         if done := await group.queue(write, manager_id):
                             return done
                         if await self._idempotency.taken(key):
