@@ -222,7 +222,7 @@ async def test_lost_answer_stays_unknown_while_nobody_can_tell(dsn, connect, db,
 @pytest.mark.parametrize("command", [ADD, UPDATE, DELETE])
 async def test_lost_answer_stays_unknown_when_the_access_changes_meanwhile(dsn, connect, db, monkeypatch, command):
     """A second try that is passed over, as managers have changed, waits for no key: the first may still commit, and does."""
-    monkeypatch.setattr(store, "SEND_AGAIN_SECONDS", 5.0)
+    monkeypatch.setattr(store, "SEND_AGAIN_SECONDS", 0.5)
     await db.execute(STALL)
     async with proxied(dsn) as (proxy, through), started(through, db_lock_seconds=0.2, db_statement_seconds=20) as gateway:
         client = await connect(gateway)
