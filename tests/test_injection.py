@@ -202,7 +202,7 @@ async def test_desk_filters_match_literally(person, gateway):
 
 
 async def test_codes_take_no_other_characters(person, db):
-    """5,000 strings as brand and desk of an add, some as those of an update and a filter, are refused by name, or mere codes."""
+    """5,000 strings as brand and desk of an add, some of an update and a filter, are refused by name, or are mere codes."""
     event = await person.add()
     texts = strings()
     page = {"from": 0, "to": 10**11, "limit": 100, "offset": 0, "deskFilter": "*"}
