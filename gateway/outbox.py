@@ -10,8 +10,9 @@ from websockets.protocol import OPEN
 
 from gateway.backlog import Backlog
 from gateway.errors import CloseCode, CommandError
+from gateway.frames import text_frame
 from gateway.settings import Settings
-from gateway.watched_socket import WatchedSocket, text_frame
+from gateway.watched_socket import WatchedSocket
 from gateway.wire import Streamed
 
 ROOM_SHARE = 4

@@ -19,6 +19,7 @@ from websockets.protocol import OPEN, SEND_EOF
 from websockets.speedups import apply_mask
 
 from gateway.errors import CloseCode
+from gateway.frames import MASKED, MEDIUM, MEDIUM_MAX, SHORT_HEAD, SHORT_MAX, WHOLE_TEXT
 from gateway.server_socket import ServerSocket
 
 KERNEL_SEND_BYTES = 65_536
@@ -29,13 +30,6 @@ PARSED_AT_ONCE = 2048
 """Bytes that the library's parser is given at once: by what comes of them it is seen whether they are small frames."""
 FRAGMENTS_MAX = 4096
 """Pieces of one message, which may be empty: as many as the library takes."""
-WHOLE_TEXT, MASKED = 0x81, 0x80
-"""The first byte of a frame that is a whole text message; the bit of the second that every client must set."""
-SHORT_HEAD = 6
-"""First byte, length, and the mask's four."""
-SHORT_MAX, MEDIUM, MEDIUM_MAX = 125, 126, 65_535
-"""Lengths that stand in the second byte; the one there that announces two bytes of length; the longest of those."""
-
 _NO_HEADERS = Headers()
 
 Message = str | bytes
@@ -43,16 +37,6 @@ Message = str | bytes
 Take = Callable[[Message], None]
 MayTake = Callable[[], bool]
 BacklogChanged = Callable[[], None]
-
-
-def text_frame(payload: bytes) -> bytes:
-    """A message as a server sends it: text, whole, without a mask."""
-    size = len(payload)
-    if size <= SHORT_MAX:
-        return b"\x81%c%b" % (size, payload)
-    if size <= MEDIUM_MAX:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
 
 
 class WatchedSocket(ServerSocket):

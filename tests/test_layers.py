@@ -48,6 +48,7 @@ LAYERS = {
     3: ("commands",),
     4: ("dispatch", "execution"),
     5: (
+        "frames",
         "server_socket",
         "watched_socket",
         "closes",

@@ -15,9 +15,10 @@ from typing import Any
 import uvloop
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from gateway.frames import text_frame
 from gateway.server import socket_arguments
 from gateway.settings import Settings
-from gateway.watched_socket import Message, WatchedSocket, text_frame
+from gateway.watched_socket import Message, WatchedSocket
 
 
 async def _echo_on_librarys(socket: ServerConnection) -> None:
